@@ -1,0 +1,309 @@
+/*
+ * pqpool: a client-side connection pool over libpq in which parallel statements share a connection.
+ *
+ * There are two ways to use a connection of the pool:
+ *
+ *   lease   one caller has one PGconn to itself for a while: pqpool_acquire() ... pqpool_release()
+ *   share   independent statements of many threads are pipelined over one or a few connections:
+ *           pqpool_exec(), pqpool_exec_params(), pqpool_exec_stmt(), pqpool_exec_all()
+ *
+ * An answer is a plain PGresult and a lease a plain PGconn; what libpq's manual says of them holds here.
+ *
+ *     pqpool *pool = pqpool_open("dbname=shop pool_max_size=10", NULL, &err);
+ *     PGresult *res = pqpool_exec_params(pool, "select name from item where id = $1",
+ *                                        1, NULL, (const char *[]){"42"}, NULL, NULL, 0, &err);
+ *     if (PQresultStatus(res) != PGRES_TUPLES_OK)
+ *         fprintf(stderr, "%s\n", err.message);
+ *     PQclear(res);
+ *     pqpool_close(pool, 1000);
+ *     pqpool_free(pool);
+ *
+ * Conventions. A time-out is in milliseconds: 0 does not wait, -1 has no limit of its own,
+ * PQPOOL_DEFAULT takes the pool's option. Every function that can fail takes a pqpool_error, which is the
+ * caller's and may be NULL. Strings handed in are copied unless a function says otherwise. No function
+ * exits, aborts, writes to stdout, or calls the caller back while it holds a lock.
+ *
+ * Fork: a pool belongs to the process that opened it. In a child every call returns PQPOOL_EFORKED (or
+ * NULL) and touches nothing; open a new pool there.
+ *
+ * Events and figures for operators are in pqpool-ops.h.
+ */
+#ifndef PQPOOL_H
+#define PQPOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <libpq-fe.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define PQPOOL_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define PQPOOL_MUST_CHECK
+#endif
+
+/* A pool. This object is thread-safe: every function below may be called from any thread at any time. */
+typedef struct pqpool pqpool;
+
+/* A transaction or a scope a statement may belong to; no function makes one yet. */
+typedef struct pqpool_tx pqpool_tx;
+typedef struct pqpool_scope pqpool_scope;
+
+/* What an event tells: see pqpool-ops.h. */
+typedef struct pqpool_event pqpool_event;
+
+/* What went wrong. pqpool_code_name() and pqpool_strerror() put each in words. */
+typedef enum {
+    PQPOOL_OK = 0,
+    PQPOOL_EINVAL,     /* the call itself is wrong: an argument, an option, a lease that is not out */
+    PQPOOL_ENOMEM,     /* out of memory; this call failed, the pool is as it was */
+    PQPOOL_ETIMEDOUT,  /* the deadline passed; the outcome tells what became of the statement */
+    PQPOOL_EPENDING,   /* not finished yet */
+    PQPOOL_EQUEUEFULL, /* queue_limit callers are waiting in this process already */
+    PQPOOL_ENOWAIT,    /* wait=off, no connection is idle, and none may be opened */
+    PQPOOL_ECLOSED,    /* the pool is closed */
+    PQPOOL_EBUSY,      /* leases or statements are still out */
+    PQPOOL_ECONNECT,   /* no connection could be made; the message holds the server's own words */
+    PQPOOL_ELOST,      /* the connection was lost under the statement; see the outcome */
+    PQPOOL_EDEADLOCK,  /* waiting could never end */
+    PQPOOL_ENESTED,    /* a second connection was asked for while one is held */
+    PQPOOL_EREFUSED,   /* a statement that may not run on a shared connection; take a lease */
+    PQPOOL_ESERVER,    /* the server answered with an error: SQLSTATE in sqlstate, and a PGresult */
+    PQPOOL_ETOOBIG,    /* larger than the protocol or an option allows */
+    PQPOOL_ECANCELED,  /* canceled by the caller */
+    PQPOOL_EFORKED     /* the pool belongs to the parent process */
+} pqpool_code;
+
+/* What became of the statement of a failed call. Only NOT_SENT and NOT_RUN are safe to repeat. */
+typedef enum {
+    PQPOOL_DONE = 0, /* the server finished it: its answer, be it an error, is final */
+    PQPOOL_NOT_SENT, /* it never left this process */
+    PQPOOL_NOT_RUN,  /* sent, and proven not to have been executed */
+    PQPOOL_UNKNOWN   /* sent, and its answer did not come: it may have run, or may still run */
+} pqpool_outcome;
+
+/* An error, in the caller's memory; 1024 bytes, never grows. Not thread-safe: one call at a time. */
+typedef struct {
+    int32_t code;       /* pqpool_code */
+    int32_t outcome;    /* pqpool_outcome */
+    int64_t row;        /* the failing member of a group, else -1 */
+    char sqlstate[6];   /* the server's five characters, or "" where it did not speak */
+    char pad[2];
+    char message[1000]; /* one line or more of text, "" when code is PQPOOL_OK */
+} pqpool_error;
+
+#define PQPOOL_DEFAULT (-2) /* a time-out: the pool's own option */
+
+/*
+ * Hooks: what the pool calls. Copied by pqpool_open(); any of them may be NULL. None is called under a lock.
+ * Start the initialiser with PQPOOL_HOOKS, which fills in the size.
+ */
+typedef struct pqpool_hooks {
+    size_t size; /* sizeof(pqpool_hooks), by PQPOOL_HOOKS */
+    void *arg;   /* handed to each hook */
+
+    /* Something happened (pqpool-ops.h). In the thread that caused it or is just leaving the pool; one event
+     * at a time, in their order. May not wait for the pool. */
+    void (*on_event)(const pqpool_event *event, void *arg);
+
+    /* A line for the service's log, without a newline; level is a pqpool_log_level of pqpool-ops.h. Without
+     * this hook lines go to stderr. In any thread. */
+    void (*on_log)(int level, const char *line, void *arg);
+
+    /* A new connection: set the session up with blocking libpq calls. Runs again whenever a reset has undone
+     * the session's settings. Nonzero: the connection is closed. In a thread of the pool. */
+    int (*on_connect)(PGconn *conn, void *arg);
+
+    /* A lease begins / ends, in the caller's thread. Nonzero: the connection is closed, and for on_acquire
+     * another one is taken. */
+    int (*on_acquire)(PGconn *conn, void *arg);
+    int (*on_release)(PGconn *conn, void *arg);
+
+    /* A fresh password (a NUL-terminated string into buf) before each connect; buf has 16 KiB and is wiped
+     * after use. Nonzero: this attempt fails. In a thread of the pool. */
+    int (*on_password)(char *buf, size_t size, void *arg);
+
+    /* Fresh host, port ... before each connect, as a conninfo string of libpq keywords; they override the
+     * pool's. Nonzero: this attempt fails. In a thread of the pool. */
+    int (*on_conninfo)(char *buf, size_t size, void *arg);
+} pqpool_hooks;
+#define PQPOOL_HOOKS .size = sizeof(pqpool_hooks)
+
+/* ---- opening and closing ---- */
+
+/*
+ * Opens a pool. conninfo is any libpq connection string or URI; options of the pool stand in it as
+ * pool_NAME=value (pool_max_size=20, or under a name known from elsewhere: pool_connectionLimit=20), the rest
+ * goes to libpq byte for byte. NULL or "" means libpq's defaults and environment.
+ * Makes no connection: the first one is made when it is needed, or in the background with initial_size or
+ * min_idle. Does not block. An unknown, out-of-range or contradictory option is refused: EINVAL, and the
+ * message names the option, the value, and the nearest valid name.
+ * Returns NULL on failure. The caller owns the pool: pqpool_close(), then pqpool_free().
+ */
+pqpool *pqpool_open(const char *conninfo, const pqpool_hooks *hooks, pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/* The same from two NULL-terminated arrays, as PQconnectdbParams takes them; pool_NAME among the keywords.
+ * With expand_dbname, a dbname that is a connection string is expanded, its pool_ options too. */
+pqpool *pqpool_open_params(const char *const *keywords, const char *const *values, int expand_dbname,
+                           const pqpool_hooks *hooks, pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/*
+ * Closes the pool: from here on calls fail with ECLOSED and waiting callers are told so; statements in flight
+ * and leases have drain_ms to end (-1: as long as it takes); then shared connections are cut, and the
+ * statements on them fail with ELOST. A lease that is still out stays the caller's, and its connection is
+ * closed when it comes back.
+ * Idempotent; may be called from any thread, and from a hook with drain_ms 0. The handle stays valid: release,
+ * discard, get, name and stats still work.
+ * PQPOOL_OK when all ended in time, ETIMEDOUT when something had to be cut or a lease is still out.
+ */
+pqpool_code pqpool_close(pqpool *pool, int drain_ms);
+
+/*
+ * Frees a pool, closing it first (drain 0) if need be. EBUSY, and nothing is freed, while a lease is out or a
+ * call is running in it. Afterwards any use of the handle is an unchecked error. NULL is allowed.
+ */
+pqpool_code pqpool_free(pqpool *pool);
+
+/*
+ * Changes an option while the pool runs (pool_ prefix optional, aliases allowed). EINVAL for an unknown name,
+ * a bad value, a contradiction with the other options, or an option that is fixed once the pool is open.
+ * A smaller max_size closes idle connections at once and leased ones as they come back.
+ */
+pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpool_error *err);
+
+/* Writes an option's value in force, with its unit ("30s"), as pqpool_set() would take it. EINVAL for an
+ * unknown name, ETOOBIG when buf is too small (it then holds "" if size > 0). */
+pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size);
+
+/* The pool's name: option name, or host:port/dbname. Valid until pqpool_free(). */
+const char *pqpool_name(const pqpool *pool);
+
+const char *pqpool_code_name(pqpool_code code); /* "PQPOOL_ETIMEDOUT"; static */
+const char *pqpool_strerror(pqpool_code code);  /* "the deadline passed"; static */
+const char *pqpool_version(void);               /* of the library at run time, "0.1.0" */
+
+/*
+ * Whether the same call may be made again without doing something twice: the outcome is NOT_SENT or NOT_RUN,
+ * or the server said 40001 or 40P01 (repeat the whole transaction), and repeating could help: not after a
+ * refused login, an unknown database, a refused statement, a wrong call, or a closed pool.
+ */
+int pqpool_is_retryable(const pqpool_error *err);
+
+/* ---- lease: a PGconn of one's own ---- */
+
+/* A lease, in the caller's memory. Zeroed when it is given back. conn is the caller's alone until then. */
+typedef struct {
+    PGconn *conn;
+    pqpool *pool;
+    uint64_t token; /* which slot, and the how-manieth lease of it: a copy is no second lease */
+} pqpool_lease;
+
+/*
+ * Takes a connection: an idle one (the most recently used), or a new one below max_size, or waits in FIFO
+ * order for one to come back. Blocks at most acquire_timeout (pqpool_acquire) or timeout_ms
+ * (pqpool_acquire_within). On failure *lease is zeroed and the connection was never taken:
+ * ETIMEDOUT or ECONNECT at the deadline (the message has the pool's figures and the last connect error),
+ * ECONNECT at once when the server refuses the login for good, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM.
+ */
+pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err) PQPOOL_MUST_CHECK;
+pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease,
+                                  pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/*
+ * Gives a lease back and zeroes it, from any thread. An open or failed transaction is rolled back and, by the
+ * option reset, the session cleaned; where that is not possible the connection is closed. May block for that
+ * round trip, at most 5 s. EINVAL, and nothing is changed, for a lease that is not out: given back already,
+ * a stale copy, or one whose conn or pool is not the leased one. A zeroed lease is EINVAL too.
+ */
+pqpool_code pqpool_release(pqpool_lease *lease);
+
+/* The same, but the connection is closed and not used again. */
+pqpool_code pqpool_discard(pqpool_lease *lease);
+
+/* Releases *lease if it is out; does nothing for a zeroed one. The function behind PQPOOL_AUTO_LEASE. */
+void pqpool_release_auto(pqpool_lease *lease);
+
+/* A lease that is released when it goes out of scope: PQPOOL_AUTO_LEASE lease = {0}; */
+#if defined(__GNUC__)
+#define PQPOOL_AUTO_LEASE __attribute__((cleanup(pqpool_release_auto))) pqpool_lease
+#endif
+
+/* ---- share: statements on shared connections ---- */
+
+/*
+ * A statement, PQexecParams' arguments by name. Begin it with PQPOOL_STMT; in an array the stride is
+ * [0].size, so code built against a later header works with an earlier library as long as the tail it does
+ * not know is 0. Nothing is copied: all of it must stay as it is until the call returns.
+ */
+typedef struct pqpool_stmt {
+    size_t size; /* sizeof(pqpool_stmt), by PQPOOL_STMT */
+    const char *sql;
+    int n_params; /* at most 65535 */
+    const Oid *param_types;
+    const char *const *param_values;
+    const int *param_lengths;
+    const int *param_formats;
+    int result_format;
+    unsigned flags; /* PQPOOL_READ_ONLY, PQPOOL_IDEMPOTENT */
+    int timeout_ms; /* 0 or PQPOOL_DEFAULT: the option statement_timeout; -1: none of its own */
+    pqpool_tx *tx;       /* NULL */
+    pqpool_scope *scope; /* NULL */
+} pqpool_stmt;
+#define PQPOOL_STMT .size = sizeof(pqpool_stmt)
+
+/*
+ * The caller's word that running the statement twice does no harm: it writes nothing, or writes the same
+ * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended.
+ */
+enum { PQPOOL_READ_ONLY = 1, PQPOOL_IDEMPOTENT = 2 };
+
+/*
+ * Runs one statement on a shared connection and waits for its answer.
+ *
+ * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a neighbour.
+ * Statements in flight at the same time have no order. One that is issued after another's answer was
+ * returned sees that one's effects.
+ *
+ * Returns the answer as libpq would; the caller PQclear()s it. When the server answered with an error, the
+ * result is PGRES_FATAL_ERROR and err says ESERVER, DONE and the SQLSTATE. NULL means that the pool has no
+ * answer; err says why, and its outcome what became of the statement:
+ *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string ...:
+ *                       what would change the session for the neighbours. The message names the way out.
+ *   ETIMEDOUT           NOT_SENT: no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms
+ *                       passed. Its answer, when it comes, is dropped and nobody else gets it.
+ *   ELOST               UNKNOWN; what is NOT_SENT or NOT_RUN the library has repeated elsewhere as long as the
+ *                       deadline allowed.
+ *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ETOOBIG, ENOMEM: NOT_SENT.
+ * Blocks until then. Thread-safe.
+ */
+PGresult *pqpool_exec(pqpool *pool, const char *sql, pqpool_error *err) PQPOOL_MUST_CHECK;
+PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types,
+                             const char *const *values, const int *lengths, const int *formats,
+                             int result_format, pqpool_error *err) PQPOOL_MUST_CHECK;
+PGresult *pqpool_exec_stmt(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/* How the members of a group stand together. */
+typedef enum {
+    PQPOOL_EACH = 0 /* each for itself: own Sync, own transaction, own error */
+} pqpool_group_mode;
+
+/*
+ * Runs n statements side by side on ONE shared connection and waits for all: they are sent together, run in
+ * the order given, and cost one network round trip. results[i] is what pqpool_exec_stmt() would return for
+ * stmts[i] and errors[i] what it would say; errors may be NULL. Every result is the caller's to PQclear(), also
+ * after a failure (NULL is fine to clear). If the connection is lost on the way, members that were not run
+ * are repeated on another one, so the order holds only while the connection does.
+ * PQPOOL_OK when every member succeeded, else the code of the first that failed. n = 0 is PQPOOL_OK.
+ * EINVAL (a wrong argument) and EREFUSED (any member) are found before anything is sent, and then nothing is;
+ * errors[i].row is the member's index.
+ */
+pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                            PGresult **results, pqpool_error *errors) PQPOOL_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,53 @@
+/* base: mutexes and conditions over pthreads, and the run-time check of the lock order. */
+#include "base.h"
+
+#include <time.h>
+
+int pqp_mutex_init(pqp_mutex *mu, int rank)
+{
+    mu->rank = rank;
+    return pthread_mutex_init(&mu->m, NULL);
+}
+
+int pqp_cond_init(pqp_cond *cond)
+{
+    pthread_condattr_t attr;
+    int rc = pthread_condattr_init(&attr);
+    if (rc != 0)
+        return rc;
+    rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    if (rc == 0)
+        rc = pthread_cond_init(&cond->c, &attr);
+    pthread_condattr_destroy(&attr);
+    return rc;
+}
+
+void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at)
+{
+    pqp_rank_leave(mu->rank);
+    if (at == INT64_MAX) {
+        pthread_cond_wait(&cond->c, &mu->m);
+    } else {
+        struct timespec ts = {.tv_sec = (time_t)(at / 1000000000), .tv_nsec = (long)(at % 1000000000)};
+        pthread_cond_timedwait(&cond->c, &mu->m, &ts);
+    }
+    pqp_rank_enter(mu->rank);
+}
+
+#ifdef PQP_CHECKS
+static _Thread_local int held[8];
+static _Thread_local int n_held;
+
+void pqp_rank_enter(int rank)
+{
+    assert(n_held < (int)PQP_COUNT_OF(held));
+    assert(n_held == 0 || held[n_held - 1] < rank);
+    held[n_held++] = rank;
+}
+
+void pqp_rank_leave(int rank)
+{
+    assert(n_held > 0 && held[n_held - 1] == rank);
+    n_held--;
+}
+#endif
