@@ -105,6 +105,11 @@ static inline void pqp_cond_signal(pqp_cond *cond)
     pthread_cond_signal(&cond->c);
 }
 
+static inline void pqp_cond_broadcast(pqp_cond *cond)
+{
+    pthread_cond_broadcast(&cond->c);
+}
+
 /* Waits until signalled or until the absolute time at (ns, clock.h; INT64_MAX: for ever). May wake early. */
 void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
 #endif /* PQP_MODEL */

@@ -1,0 +1,272 @@
+#include "connector.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+/* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by itself. */
+#define RESET_TIME (5 * PQP_SECOND)
+#define GRACE PQP_SECOND
+
+/* One thread's errand. Guarded by the pool's mutex. */
+typedef struct pqp_job {
+    pqpool *pool;
+    pqp_slot *slot;
+    pqp_slot_state state; /* of the slot: which errand */
+    PGconn *conn;         /* the slot's, while the errand lasts */
+    bool to_lane, fresh;
+    bool orphaned; /* the slot was taken back */
+    struct pqp_job *next;
+} pqp_job;
+
+/* The errand of a leased slot that its last user cleans himself. */
+static pqp_job here;
+
+/* ---- the errands; each is called without locks and returns with the mutex held ---- */
+
+static void log_failure(pqpool *p, const pqpool_error *why)
+{
+    pqp_log(&p->events, PQPOOL_LOG_WARN, "no connection: %s%s%s%s", why->message, *why->sqlstate ? " (SQLSTATE " : "",
+            why->sqlstate, *why->sqlstate ? ")" : "");
+}
+
+static void connect_slot(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    pqpool_error why;
+    bool for_good = false;
+    PGconn *conn = NULL;
+    pqp_pool_lock(p);
+    pqp_time deadline = job->slot->since + p->options.connect_timeout * PQP_MS;
+    pqp_pool_unlock(p);
+    pqpool_code code = pqp_session_connect(&p->target, &p->events, deadline, &conn, &for_good, &why);
+    int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
+    pqp_pool_lock(p);
+    if (job->orphaned || (conn && p->closing)) {
+        pqp_mutex_unlock(&p->mu);
+        PQfinish(conn);
+        pqp_pool_lock(p);
+        if (!job->orphaned) {
+            job->slot->job = NULL;
+            pqp_slot_move(&p->slots, job->slot, PQP_SLOT_EMPTY, pqp_now());
+        }
+        return;
+    }
+    if (code == PQPOOL_OK) {
+        pqp_pool_connected_locked(p, job->slot, conn, fd, pid);
+        return;
+    }
+    bool tell = p->failures == 0 || strcmp(p->last_failure.message, why.message) != 0;
+    pqp_pool_connect_failed_locked(p, job->slot, &why, for_good);
+    if (tell) { /* once for each kind of trouble, not once for each attempt */
+        pqp_pool_unlock(p);
+        log_failure(p, &why);
+        pqp_pool_lock(p);
+    }
+}
+
+static bool ensure_lane(pqpool *p, pqp_slot *slot)
+{
+    if (slot->lane)
+        return true;
+    pqp_lane *lane = malloc(sizeof *lane);
+    if (!lane)
+        return false;
+    if (pqp_lane_init(lane, &pqp_transport_libpq, &p->stmts, pqp_pool_kick, p) != 0)
+        goto no_lane;
+    if (pqp_wire_init(&lane->wire) != 0)
+        goto no_wire;
+    pqp_pool_lock(p);
+    slot->lane = lane;
+    pqp_pool_unlock(p);
+    return true;
+no_wire:
+    pqp_lane_fini(lane);
+no_lane:
+    free(lane);
+    return false;
+}
+
+static void share_slot(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    const char *why_not = NULL;
+    pqp_pool_lock(p);
+    int window = (int)p->options.pipeline_depth;
+    pqp_pool_unlock(p);
+    if (!job->fresh && !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME))
+        why_not = "it could not be cleaned";
+    else if (!ensure_lane(p, job->slot))
+        why_not = "out of memory or descriptors";
+    else
+        why_not = pqp_session_share(job->conn);
+    if (!why_not) {
+        pqp_wire_bind(&job->slot->lane->wire, job->conn);
+        pqp_lane_open(job->slot->lane, window);
+    }
+    pqp_pool_lock(p);
+    if (why_not)
+        pqp_pool_unshareable_locked(p, job->slot, why_not);
+    else
+        pqp_pool_shared_locked(p, job->slot);
+}
+
+static void clean_slot(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    bool clean = pqp_session_unshare(job->conn) &&
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME);
+    pqp_pool_lock(p);
+    job->slot->fresh = clean;
+    if (clean)
+        pqp_pool_cleaned_locked(p, job->slot);
+    else
+        pqp_pool_scrap_locked(p, job->slot, "a shared connection could not be cleaned");
+}
+
+static void probe_slot(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    bool answers = pqp_session_ping(job->conn, pqp_now() + RESET_TIME);
+    pqp_pool_lock(p);
+    job->slot->probed = pqp_now();
+    if (answers)
+        pqp_pool_cleaned_locked(p, job->slot);
+    else
+        pqp_pool_scrap_locked(p, job->slot, "the server did not answer a probe");
+}
+
+static void close_slot(pqp_job *job)
+{
+    PQfinish(job->conn);
+    pqp_pool_lock(job->pool);
+    pqp_pool_emptied_locked(job->pool, job->slot);
+}
+
+static void *run(void *arg)
+{
+    pqp_job *job = arg;
+    pqpool *p = job->pool;
+    pthread_setname_np(pthread_self(), "pqpool-conn");
+    switch (job->state) {
+    case PQP_SLOT_CONNECTING:
+        connect_slot(job);
+        break;
+    case PQP_SLOT_RESETTING:
+        (job->to_lane ? share_slot : clean_slot)(job);
+        break;
+    case PQP_SLOT_PROBING:
+        probe_slot(job);
+        break;
+    default:
+        close_slot(job);
+        break;
+    }
+    if (!job->orphaned)
+        p->jobs--;
+    pqp_cond_broadcast(&p->changed);
+    pqp_pool_unlock(p);
+    free(job);
+    pqp_pool_unref(p);
+    return NULL;
+}
+
+/* ---- starting them ---- */
+
+static const pqp_slot_state with_errands[] = {PQP_SLOT_CONNECTING, PQP_SLOT_RESETTING, PQP_SLOT_PROBING,
+                                              PQP_SLOT_CLOSING};
+
+static pqp_job *prepare_locked(pqpool *p, bool *short_of)
+{
+    pqp_job *jobs = NULL;
+    for (size_t i = 0; i < PQP_COUNT_OF(with_errands); i++) {
+        for (pqp_slot *s = p->slots.in[with_errands[i]].head; s; s = s->link.next) {
+            if (s->job)
+                continue;
+            pqp_job *job = calloc(1, sizeof *job);
+            if (!job) {
+                *short_of = true;
+                return jobs;
+            }
+            *job = (pqp_job){.pool = p, .slot = s, .state = s->state, .conn = s->conn, .to_lane = s->to_lane,
+                             .fresh = s->fresh, .next = jobs};
+            s->job = jobs = job;
+            p->refs++;
+            p->jobs++;
+        }
+    }
+    return jobs;
+}
+
+static void take_back(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    pqp_pool_lock(p);
+    job->slot->job = NULL;
+    p->jobs--;
+    pqp_mutex_unlock(&p->mu); /* not by the usual way: that would order the same again at once */
+    free(job);
+    pqp_pool_unref(p);
+}
+
+bool pqp_connector_start(pqpool *p)
+{
+    bool short_of = false;
+    pqp_pool_lock(p);
+    pqp_job *jobs = prepare_locked(p, &short_of);
+    pqp_mutex_unlock(&p->mu);
+
+    pthread_attr_t attr;
+    if (jobs && pthread_attr_init(&attr) != 0)
+        short_of = true;
+    else if (jobs)
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    bool ready = jobs && !short_of;
+    for (pqp_job *job = jobs, *next; job; job = next) {
+        pthread_t thread;
+        next = job->next; /* the thread frees the job */
+        if (!ready || pthread_create(&thread, &attr, run, job) != 0) {
+            take_back(job);
+            short_of = true;
+        }
+    }
+    if (ready)
+        pthread_attr_destroy(&attr);
+    return !short_of;
+}
+
+void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
+{
+    pqp_time patience = p->options.connect_timeout * PQP_MS + GRACE;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_CONNECTING].head, *next; s; s = next) {
+        next = s->link.next;
+        if (!s->job)
+            continue;
+        if (now < s->since + patience) {
+            pqp_pool_due_locked(p, s->since + patience);
+            continue;
+        }
+        pqpool_error why;
+        pqp_refuse(&why, PQPOOL_ECONNECT, "resolving the server's name took longer than connect_timeout");
+        s->job->orphaned = true;
+        p->jobs--;
+        pqp_pool_connect_failed_locked(p, s, &why, false);
+    }
+}
+
+void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, bool open_transaction)
+{
+    pqp_pool_lock(p);
+    slot->job = &here;
+    slot->to_lane = false;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
+    PGconn *conn = slot->conn;
+    pqp_pool_unlock(p);
+    bool clean = pqp_session_reset(conn, &p->events, level, open_transaction, pqp_now() + RESET_TIME);
+    pqp_pool_lock(p);
+    slot->fresh = clean && level >= PQP_RESET_CLEAN;
+    if (clean)
+        pqp_pool_cleaned_locked(p, slot);
+    else
+        pqp_pool_scrap_locked(p, slot, "its session could not be reset");
+    pqp_pool_unlock(p);
+}

@@ -1,0 +1,50 @@
+/*
+ * event: what the pool tells the outside: typed events through one hook, and log lines.
+ *
+ * Events are noted under the pool's mutex, where their order is decided, and handed out after it is dropped,
+ * by whoever just leaves; one at a time, in order. The ring is bounded: a hook too slow for it loses events,
+ * which are counted, and the count is told.
+ */
+#ifndef PQP_EVENT_H
+#define PQP_EVENT_H
+
+#include "base.h"
+#include <pqpool-ops.h>
+
+enum { PQP_EVENT_RING = 512, PQP_EVENT_TEXT = 200 };
+
+typedef struct pqp_event_note {
+    pqpool_event event;
+    char text[PQP_EVENT_TEXT];
+} pqp_event_note;
+
+typedef struct pqp_events {
+    pqpool_hooks hooks; /* constant */
+    const char *pool_name;
+    _Atomic int level;  /* log lines above it are not made */
+    _Atomic int noted;  /* something lies in the ring: saves the lock */
+
+    pqp_mutex mu;
+    /* guarded by mu */
+    pqp_event_note *ring; /* NULL without a hook */
+    int first, count;
+    bool handing_out;
+    int64_t dropped, dropped_untold;
+} pqp_events;
+
+int pqp_events_init(pqp_events *ev, const pqpool_hooks *hooks, const char *pool_name) PQP_MUSTCHECK;
+void pqp_events_fini(pqp_events *ev);
+
+/* Notes an event; any lock of a lower rank may be held. `what` has id, connection, backend_pid, waiting, wait_us;
+ * text may be NULL and is copied. */
+void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text);
+
+/* Hands out what is noted. No lock may be held. */
+void pqp_events_hand_out(pqp_events *ev);
+
+int64_t pqp_events_dropped(pqp_events *ev);
+
+/* A log line, at once. No lock may be held. */
+void pqp_log(pqp_events *ev, pqpool_log_level level, const char *fmt, ...) PQP_PRINTF(3, 4);
+
+#endif

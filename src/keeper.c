@@ -1,0 +1,200 @@
+#include "keeper.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "connector.h"
+
+enum { EVENTS_AT_ONCE = 64 };
+
+#define USUAL_WATCH (EPOLLRDHUP | EPOLLET) /* silent as long as the connection lives */
+#define THREAD_RETRY (100 * PQP_MS)        /* when the system has no thread for us */
+#ifdef PQP_WATCHDOG
+#define LONGEST_SLEEP (50 * PQP_MS)
+#else
+#define LONGEST_SLEEP PQP_NEVER
+#endif
+
+/* ---- what time brings; the mutex is held ---- */
+
+static void retire_idle(pqpool *p, pqp_time now)
+{
+    pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    int spare = p->slots.in[PQP_SLOT_IDLE].count - (int)p->options.min_idle;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
+        prev = s->link.prev;
+        if (s->expires <= now) {
+            pqp_pool_scrap_locked(p, s, "it had reached max_lifetime");
+            spare--;
+        } else if (spare > 0 && s->since + idle_timeout <= now) {
+            pqp_pool_scrap_locked(p, s, "it was idle for idle_timeout");
+            spare--;
+        } else {
+            pqp_pool_due_locked(p, PQP_MIN(s->expires, spare > 0 ? s->since + idle_timeout : PQP_NEVER));
+        }
+    }
+}
+
+static void probe_idle(pqpool *p, pqp_time now)
+{
+    if (!p->options.test_while_idle)
+        return;
+    pqp_time every = p->options.keeper_interval * PQP_MS;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
+        prev = s->link.prev;
+        pqp_time at = PQP_MAX(s->since, s->probed) + every;
+        if (at > now) {
+            pqp_pool_due_locked(p, at);
+            continue;
+        }
+        s->job = NULL;
+        pqp_slot_move(&p->slots, s, PQP_SLOT_PROBING, now);
+    }
+}
+
+/* Shared connections that are old, or that nobody uses, go back to the pool when they are empty. */
+static void retire_lanes(pqpool *p, pqp_time now)
+{
+    pqp_time quiet_limit = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head, *next; s; s = next) {
+        next = s->link.next;
+        int64_t served = pqp_peek(&s->lane->served);
+        if (served != s->served || pqp_peek(&s->lane->load) > 0) {
+            s->served = served;
+            s->quiet_since = now;
+        }
+        pqp_time at = PQP_MIN(s->expires, s->quiet_since + quiet_limit);
+        if (at <= now)
+            pqp_pool_drain_locked(p, s);
+        else
+            pqp_pool_due_locked(p, at);
+    }
+}
+
+/* ---- sockets ---- */
+
+static void watch(pqpool *p, pqp_slot *s, int fd, uint32_t events)
+{
+    if (s->watched == events)
+        return;
+    struct epoll_event e = {.events = events ? events : USUAL_WATCH, .data.ptr = s};
+    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_MOD, fd, &e);
+    s->watched = events;
+}
+
+static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
+{
+    pqp_tended t = pqp_lane_tend(s->lane, ready);
+    bool mine = t.mine && !t.dead;
+    watch(p, s, fd, mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
+    if (!t.vacant)
+        return;
+    if (t.dead || t.condemned)
+        pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id, s->lane->why.message);
+    pqp_pool_lock(p);
+    if (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING)
+        pqp_pool_vacated_locked(p, s, t.dead ? "it was lost" : t.condemned ? "its session was changed" : NULL);
+    pqp_pool_unlock(p);
+}
+
+typedef struct lane_ref {
+    pqp_slot *slot;
+    int fd;
+} lane_ref;
+
+/* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them out
+ * of these states. */
+static void tend_lanes(pqpool *p)
+{
+    lane_ref lanes[2 * PQP_LANES_MAX];
+    int n = 0;
+    static const pqp_slot_state states[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
+    pqp_pool_lock(p);
+    for (size_t i = 0; i < PQP_COUNT_OF(states); i++)
+        for (pqp_slot *s = p->slots.in[states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
+            lanes[n++] = (lane_ref){s, s->fd};
+    pqp_pool_unlock(p);
+    for (int i = 0; i < n; i++)
+        tend_lane(p, lanes[i].slot, lanes[i].fd, false);
+}
+
+/* A connection's socket has something to say: the server hung up, or it is a lane we drive. */
+static void socket_event(pqpool *p, pqp_slot *s, uint32_t events)
+{
+    bool lane = false;
+    pqp_pool_lock(p);
+    int fd = s->fd;
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        pqp_store(&s->suspect, 1);
+    if (s->state == PQP_SLOT_IDLE && pqp_load(&s->suspect))
+        pqp_pool_scrap_locked(p, s, "the server ended it while it was idle");
+    lane = s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING;
+    pqp_pool_unlock(p);
+    if (lane)
+        tend_lane(p, s, fd, true);
+}
+
+/* ---- the loop ---- */
+
+static pqp_time housekeep(pqpool *p, bool *stop)
+{
+    pqp_pool_lock(p);
+    pqp_time now = pqp_now();
+    p->due = PQP_NEVER;
+    *stop = p->stopping;
+    if (!p->closing) {
+        retire_idle(p, now);
+        probe_idle(p, now);
+        retire_lanes(p, now);
+        pqp_connector_give_up_stuck_locked(p, now);
+        pqp_pool_due_locked(p, now + p->options.keeper_interval * PQP_MS);
+    }
+    pqp_pool_settle_locked(p);
+    pqp_time due = PQP_MIN(p->due, now > PQP_NEVER - LONGEST_SLEEP ? PQP_NEVER : now + LONGEST_SLEEP);
+    p->kick = false; /* what it asks for is being done */
+    pqp_pool_unlock(p);
+    return due;
+}
+
+static void *keep(void *arg)
+{
+    pqpool *p = arg;
+    struct epoll_event events[EVENTS_AT_ONCE];
+    bool stop = false;
+    pthread_setname_np(pthread_self(), "pqpool-keeper");
+    while (!stop) {
+        pqp_time due = housekeep(p, &stop);
+        if (!pqp_connector_start(p))
+            due = PQP_MIN(due, pqp_now() + THREAD_RETRY);
+        tend_lanes(p);
+        int n = stop ? 0 : epoll_wait(p->epoll_fd, events, EVENTS_AT_ONCE, pqp_poll_ms(due, pqp_now()));
+        for (int i = 0; i < n; i++) {
+            eventfd_t ignored;
+            if (events[i].data.ptr)
+                socket_event(p, events[i].data.ptr, events[i].events);
+            else
+                (void)eventfd_read(p->keeper_fd, &ignored);
+        }
+    }
+    return NULL;
+}
+
+int pqp_keeper_start(pqpool *p)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: the service's signals are not for our threads */
+    int rc = pthread_create(&p->keeper, NULL, keep, p);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+void pqp_keeper_stop(pqpool *p)
+{
+    pqp_pool_lock(p);
+    p->stopping = true;
+    p->kick = true;
+    pqp_pool_unlock(p);
+    pthread_join(p->keeper, NULL);
+}

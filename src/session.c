@@ -1,0 +1,430 @@
+#include "session.h"
+
+#include <ctype.h>
+#include <poll.h>
+#include <stdio.h>
+
+/* ---- target ---- */
+
+void pqp_target_fini(pqp_target *t)
+{
+    for (int i = 0; t->keywords && t->keywords[i]; i++) {
+        free(t->keywords[i]);
+        free(t->values[i]);
+    }
+    free(t->keywords);
+    free(t->values);
+    t->keywords = t->values = NULL;
+}
+
+/* Has libpq say now what it would say at each connect. */
+static pqpool_code check_target(const pqp_target *t, pqpool_error *err)
+{
+    PQconninfoOption *known = PQconndefaults();
+    if (!known)
+        return pqp_no_memory(err);
+    pqpool_code code = PQPOOL_OK;
+    for (int i = 0; t->keywords[i] && code == PQPOOL_OK; i++) {
+        const PQconninfoOption *o = known;
+        while (o->keyword && strcmp(o->keyword, t->keywords[i]) != 0)
+            o++;
+        if (!o->keyword)
+            code = pqp_refuse(err, PQPOOL_EINVAL,
+                              "unknown connection option %s=%s: not one of libpq's, and the pool's begin with pool_",
+                              t->keywords[i], t->values[i]);
+    }
+    PQconninfoFree(known);
+    return code;
+}
+
+static pqpool_code check_conninfo(const char *text, pqpool_error *err)
+{
+    char *why = NULL;
+    PQconninfoOption *parsed = PQconninfoParse(text, &why);
+    if (parsed) {
+        PQconninfoFree(parsed);
+        return PQPOOL_OK;
+    }
+    if (!why)
+        return pqp_no_memory(err);
+    why[strcspn(why, "\n")] = '\0';
+    pqp_refuse(err, PQPOOL_EINVAL, "the connection string is not valid: %s", why);
+    PQfreemem(why);
+    return PQPOOL_EINVAL;
+}
+
+pqpool_code pqp_target_init(pqp_target *t, const char *const *keywords, const char *const *values, int expand_dbname,
+                            pqpool_error *err)
+{
+    size_t n = 0, to = 0;
+    while (keywords[n])
+        n++;
+    t->expand_dbname = expand_dbname;
+    t->keywords = calloc(n + 1, sizeof *t->keywords);
+    t->values = calloc(n + 1, sizeof *t->values);
+    if (!t->keywords || !t->values)
+        goto no_memory;
+    for (size_t i = 0; i < n; i++) {
+        if (strncmp(keywords[i], "pool_", 5) == 0 || !values[i])
+            continue;
+        t->keywords[to] = strdup(keywords[i]);
+        t->values[to] = strdup(values[i]);
+        if (!t->keywords[to] || !t->values[to]) {
+            free(t->values[to]);
+            free(t->keywords[to]);
+            t->keywords[to] = NULL;
+            goto no_memory;
+        }
+        to++;
+    }
+    pqpool_code code = check_target(t, err);
+    for (size_t i = 0; i < to && code == PQPOOL_OK; i++)
+        if (expand_dbname && strcmp(t->keywords[i], "dbname") == 0 && pqp_options_is_conninfo(t->values[i]))
+            code = check_conninfo(t->values[i], err);
+    if (code != PQPOOL_OK)
+        pqp_target_fini(t);
+    return code;
+no_memory:
+    pqp_target_fini(t);
+    return pqp_no_memory(err);
+}
+
+static char *value_in(const PQconninfoOption *options, const char *keyword)
+{
+    for (; options && options->keyword; options++)
+        if (strcmp(options->keyword, keyword) == 0)
+            return options->val && *options->val ? strdup(options->val) : NULL;
+    return NULL;
+}
+
+char *pqp_target_value(const pqp_target *t, const char *keyword)
+{
+    char *found = NULL;
+    for (int i = 0; t->keywords[i]; i++) {
+        char *here = NULL;
+        bool expand = t->expand_dbname && strcmp(t->keywords[i], "dbname") == 0;
+        if (expand && pqp_options_is_conninfo(t->values[i])) {
+            PQconninfoOption *parsed = PQconninfoParse(t->values[i], NULL);
+            here = value_in(parsed, keyword);
+            PQconninfoFree(parsed);
+        } else if (strcmp(t->keywords[i], keyword) == 0) {
+            here = strdup(t->values[i]);
+        }
+        if (here) {
+            free(found);
+            found = here;
+        }
+    }
+    if (!found) {
+        PQconninfoOption *defaults = PQconndefaults();
+        found = value_in(defaults, keyword);
+        PQconninfoFree(defaults);
+    }
+    return found;
+}
+
+void pqp_target_name(const pqp_target *t, char *buf, size_t size)
+{
+    char *host = pqp_target_value(t, "host"), *port = pqp_target_value(t, "port");
+    char *dbname = pqp_target_value(t, "dbname");
+    char *user = dbname ? NULL : pqp_target_value(t, "user");
+    snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432", dbname ? dbname : user ? user : "");
+    free(host);
+    free(port);
+    free(dbname);
+    free(user);
+}
+
+/* ---- connecting ---- */
+
+enum { HOOK_BUFFER = 16 * 1024, PAIRS_MAX = 128 };
+
+/* The arguments of one attempt: our defaults, the target, then what the hooks say; later ones win. */
+typedef struct attempt {
+    const char *keywords[PAIRS_MAX + 1], *values[PAIRS_MAX + 1];
+    int n;
+    PQconninfoOption *fresh; /* from on_conninfo */
+    char *secret;            /* from on_password */
+} attempt;
+
+static void add_pair(attempt *a, const char *keyword, const char *value)
+{
+    if (a->n == PAIRS_MAX)
+        return;
+    a->keywords[a->n] = keyword;
+    a->values[a->n++] = value;
+}
+
+static void wipe(char *buf, size_t size)
+{
+    for (volatile char *p = buf; size > 0; size--)
+        *p++ = 0;
+}
+
+static void attempt_fini(attempt *a)
+{
+    if (a->secret)
+        wipe(a->secret, HOOK_BUFFER);
+    free(a->secret);
+    if (a->fresh)
+        PQconninfoFree(a->fresh);
+}
+
+static pqpool_code ask_conninfo(attempt *a, const pqpool_hooks *hooks, pqpool_error *err)
+{
+    char *buf = calloc(1, HOOK_BUFFER);
+    if (!buf)
+        return pqp_no_memory(err);
+    pqpool_code code = PQPOOL_OK;
+    char *why = NULL;
+    if (hooks->on_conninfo(buf, HOOK_BUFFER, hooks->arg) != 0)
+        code = pqp_refuse(err, PQPOOL_ECONNECT, "the on_conninfo hook failed");
+    else if (!(a->fresh = PQconninfoParse(buf, &why)))
+        code = pqp_refuse(err, PQPOOL_ECONNECT, "the on_conninfo hook's text is not valid: %s", why ? why : "");
+    PQfreemem(why);
+    wipe(buf, HOOK_BUFFER);
+    free(buf);
+    for (const PQconninfoOption *o = a->fresh; o && o->keyword; o++)
+        if (o->val)
+            add_pair(a, o->keyword, o->val);
+    return code;
+}
+
+static pqpool_code ask_password(attempt *a, const pqpool_hooks *hooks, pqpool_error *err)
+{
+    a->secret = calloc(1, HOOK_BUFFER);
+    if (!a->secret)
+        return pqp_no_memory(err);
+    if (hooks->on_password(a->secret, HOOK_BUFFER, hooks->arg) != 0)
+        return pqp_refuse(err, PQPOOL_ECONNECT, "the on_password hook failed");
+    add_pair(a, "password", a->secret);
+    return PQPOOL_OK;
+}
+
+static pqpool_code attempt_init(attempt *a, const pqp_target *t, const pqpool_hooks *hooks, pqpool_error *err)
+{
+    /* Both kinds are needed: keepalives notice a cut link while we only listen, the user time-out one that was
+     * cut with data under way. libpq's own defaults notice neither for minutes. */
+    static const char *const ours[][2] = {{"keepalives_idle", "5"},
+                                          {"keepalives_interval", "2"},
+                                          {"keepalives_count", "3"},
+                                          {"tcp_user_timeout", "10000"},
+                                          {"fallback_application_name", "pqpool"}};
+    memset(a, 0, sizeof *a);
+    for (size_t i = 0; i < PQP_COUNT_OF(ours); i++)
+        add_pair(a, ours[i][0], ours[i][1]);
+    for (int i = 0; t->keywords[i]; i++)
+        add_pair(a, t->keywords[i], t->values[i]);
+    pqpool_code code = PQPOOL_OK;
+    if (hooks->on_conninfo)
+        code = ask_conninfo(a, hooks, err);
+    if (code == PQPOOL_OK && hooks->on_password)
+        code = ask_password(a, hooks, err);
+    return code;
+}
+
+/* "...: 28P01: text" of a verbose message: takes the code out. */
+static void take_sqlstate(char *text, char *sqlstate)
+{
+    for (char *p = text; (p = strstr(p, ": ")); p++) {
+        char *at = p + 1 + strspn(p + 1, " ");
+        size_t n = 0;
+        while (n < 5 && (isupper((unsigned char)at[n]) || isdigit((unsigned char)at[n])))
+            n++;
+        if (n == 5 && at[5] == ':') {
+            memcpy(sqlstate, at, 5);
+            memmove(p + 2, at + 5 + strspn(at + 5, ": "), strlen(at + 5 + strspn(at + 5, ": ")) + 1);
+            return;
+        }
+    }
+}
+
+/* The failed attempt in the server's words, without the verbose extras. */
+static pqpool_code describe_failure(PGconn *conn, bool *for_good, pqpool_error *err)
+{
+    char text[sizeof err->message], sqlstate[6] = "";
+    snprintf(text, sizeof text, "%s", PQerrorMessage(conn));
+    take_sqlstate(text, sqlstate);
+    for (char *p; (p = strstr(text, "\nLOCATION:"));) {
+        char *end = strchr(p + 1, '\n');
+        memmove(p, end ? end : "", end ? strlen(end) + 1 : 1);
+    }
+    for (size_t n = strlen(text); n > 0 && text[n - 1] == '\n'; n--)
+        text[n - 1] = '\0';
+    pqp_refuse(err, PQPOOL_ECONNECT, "%s", text);
+    pqp_error_sqlstate(err, sqlstate);
+    *for_good = strncmp(sqlstate, "28", 2) == 0 || strcmp(sqlstate, "3D000") == 0 || strcmp(sqlstate, "3F000") == 0 ||
+                (!*sqlstate && PQconnectionNeedsPassword(conn));
+    return PQPOOL_ECONNECT;
+}
+
+static bool poll_fd(int fd, short events, pqp_time deadline)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    int n;
+    do
+        n = poll(&p, 1, pqp_poll_ms(deadline, pqp_now()));
+    while (n < 0 && errno == EINTR);
+    return n > 0;
+}
+
+/* Runs the handshake to its end. The socket may be another one after each step. */
+static bool shake_hands(PGconn *conn, pqp_time deadline, bool *in_time)
+{
+    PostgresPollingStatusType want = PGRES_POLLING_WRITING;
+    *in_time = true;
+    while (want == PGRES_POLLING_READING || want == PGRES_POLLING_WRITING) {
+        if (!poll_fd(PQsocket(conn), want == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline)) {
+            *in_time = false;
+            return false;
+        }
+        want = PQconnectPoll(conn);
+    }
+    return want == PGRES_POLLING_OK;
+}
+
+static void quiet_notice(void *arg, const PGresult *result)
+{
+    (void)arg, (void)result; /* libpq would write it to stderr, which is the service's */
+}
+
+static pqpool_code open_conn(const attempt *a, int expand_dbname, pqp_time deadline, PGconn **conn, bool *for_good,
+                             pqpool_error *err)
+{
+    bool in_time = true;
+    *conn = PQconnectStartParams(a->keywords, a->values, expand_dbname);
+    if (!*conn)
+        return pqp_no_memory(err);
+    PQsetNoticeReceiver(*conn, quiet_notice, NULL);
+    PQsetErrorVerbosity(*conn, PQERRORS_VERBOSE); /* the only way to a refused login's SQLSTATE */
+    if (PQstatus(*conn) != CONNECTION_BAD && shake_hands(*conn, deadline, &in_time)) {
+        PQsetErrorVerbosity(*conn, PQERRORS_DEFAULT);
+        return PQPOOL_OK;
+    }
+    if (in_time)
+        return describe_failure(*conn, for_good, err);
+    return pqp_refuse(err, PQPOOL_ECONNECT, "no answer from the server within connect_timeout");
+}
+
+pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time deadline, PGconn **conn, bool *for_good,
+                                pqpool_error *err)
+{
+    attempt *a = malloc(sizeof *a);
+    *conn = NULL;
+    *for_good = false;
+    if (!a)
+        return pqp_no_memory(err);
+    pqpool_code code = attempt_init(a, t, &ev->hooks, err);
+    if (code == PQPOOL_OK)
+        code = open_conn(a, t->expand_dbname, deadline, conn, for_good, err);
+    attempt_fini(a);
+    free(a);
+    if (code == PQPOOL_OK && ev->hooks.on_connect && ev->hooks.on_connect(*conn, ev->hooks.arg) != 0)
+        code = pqp_refuse(err, PQPOOL_ECONNECT, "the on_connect hook failed");
+    if (code != PQPOOL_OK) {
+        PQfinish(*conn);
+        *conn = NULL;
+    }
+    return code;
+}
+
+/* ---- asking ---- */
+
+bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline)
+{
+    if (PQsetnonblocking(conn, 1) != 0 || !PQsendQuery(conn, sql))
+        return false;
+    bool fine = true;
+    for (int unsent = 1; fine;) {
+        if (unsent)
+            fine = (unsent = PQflush(conn)) >= 0;
+        if (fine && PQisBusy(conn)) {
+            fine = poll_fd(PQsocket(conn), (short)(unsent ? POLLIN | POLLOUT : POLLIN), deadline) &&
+                   PQconsumeInput(conn);
+            continue;
+        }
+        PGresult *result = fine ? PQgetResult(conn) : NULL;
+        if (!result)
+            break;
+        ExecStatusType status = PQresultStatus(result);
+        fine = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
+        PQclear(result);
+    }
+    return fine && PQstatus(conn) == CONNECTION_OK && PQsetnonblocking(conn, 0) == 0;
+}
+
+bool pqp_session_ping(PGconn *conn, pqp_time deadline)
+{
+    return pqp_session_run(conn, "", deadline);
+}
+
+bool pqp_session_lives(PGconn *conn)
+{
+    /* The first call takes in the server's last words, only the second finds that nothing follows. */
+    return PQconsumeInput(conn) && PQconsumeInput(conn) && PQstatus(conn) == CONNECTION_OK;
+}
+
+const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction)
+{
+    *open_transaction = false;
+    if (PQstatus(conn) != CONNECTION_OK)
+        return "the connection was lost";
+    if (PQsocket(conn) != fd || PQbackendPID(conn) != backend_pid)
+        return "its user reset it to another server process";
+    if (PQpipelineStatus(conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(conn))
+        return "its user left a pipeline with statements in it";
+    if (PQisnonblocking(conn) && PQsetnonblocking(conn, 0) != 0)
+        return "its user left unsent data";
+    switch (PQtransactionStatus(conn)) {
+    case PQTRANS_IDLE:
+        return NULL;
+    case PQTRANS_INTRANS:
+    case PQTRANS_INERROR:
+        *open_transaction = true;
+        return NULL;
+    case PQTRANS_ACTIVE:
+        return "its user left a statement running, or its answer unread";
+    default:
+        return "the connection was lost";
+    }
+}
+
+/* ---- cleaning, sharing ---- */
+
+bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction, pqp_time deadline)
+{
+    /* One at a time: DISCARD refuses a transaction block, and an implicit one spans a string of several. */
+    static const char *const clean[] = {"CLOSE ALL",
+                                        "SET SESSION AUTHORIZATION DEFAULT",
+                                        "RESET ALL",
+                                        "UNLISTEN *",
+                                        "SELECT pg_catalog.pg_advisory_unlock_all()",
+                                        "DISCARD TEMP",
+                                        "DISCARD SEQUENCES",
+                                        NULL};
+    static const char *const discard[] = {"DISCARD ALL", NULL};
+    static const char *const nothing[] = {NULL};
+
+    if (open_transaction && !pqp_session_run(conn, "ROLLBACK", deadline))
+        return false;
+    bool undone = level == PQP_RESET_CLEAN || level == PQP_RESET_DISCARD;
+    for (const char *const *sql = level == PQP_RESET_CLEAN ? clean : undone ? discard : nothing; *sql; sql++)
+        if (!pqp_session_run(conn, *sql, deadline))
+            return false;
+    return !undone || !ev->hooks.on_connect || ev->hooks.on_connect(conn, ev->hooks.arg) == 0;
+}
+
+const char *pqp_session_share(PGconn *conn)
+{
+    const char *strings = PQparameterStatus(conn, "standard_conforming_strings");
+    if (strings && strcmp(strings, "on") != 0)
+        return "standard_conforming_strings is off: statements could not be told apart safely";
+    if (PQsetnonblocking(conn, 1) != 0 || !PQenterPipelineMode(conn))
+        return "libpq could not enter pipeline mode";
+    return NULL;
+}
+
+bool pqp_session_unshare(PGconn *conn)
+{
+    return PQstatus(conn) == CONNECTION_OK && PQexitPipelineMode(conn) && PQsetnonblocking(conn, 0) == 0;
+}

@@ -1,0 +1,78 @@
+/*
+ * slot: a place for one connection, and the set of all of them. A slot is in one state; each state is a list, so
+ * a count is a list's length; one function moves a slot and refuses a move that is not in the table.
+ * Knows no libpq. Everything here is guarded by the pool's mutex unless it says otherwise.
+ */
+#ifndef PQP_SLOT_H
+#define PQP_SLOT_H
+
+#include "base.h"
+#include "clock.h"
+#include <libpq-fe.h>
+
+/*      state        who is here, and what takes it out */
+#define PQP_SLOT_STATES(X)                                                                                   \
+    X(EMPTY)      /* no connection. Out when one is to be made */                                            \
+    X(CONNECTING) /* a job connects. Out when it has, has failed, or is past its time */                     \
+    X(RESETTING)  /* being cleaned by a job or by its last user, to become idle or a lane */                 \
+    X(IDLE)       /* ready to be lent; most recently used first. Out by grant, age, or loss */               \
+    X(LEASED)     /* lent to one caller. Out by release or discard, and by nothing else */                   \
+    X(PROBING)    /* taken out of circulation while a job asks whether the server still answers */           \
+    X(LANE)       /* shared. Out when it is to be drained, or is lost or condemned and empty */              \
+    X(DRAINING)   /* a lane that takes nothing new. Out when empty */                                        \
+    X(CLOSING)    /* a job closes the connection. Out when it has */
+
+typedef enum {
+#define PQP_SLOT_ENUM(state) PQP_SLOT_##state,
+    PQP_SLOT_STATES(PQP_SLOT_ENUM)
+#undef PQP_SLOT_ENUM
+    PQP_SLOT_N_STATES
+} pqp_slot_state;
+
+struct pqp_job;
+struct pqp_lane;
+
+typedef struct pqp_slot {
+    int index; /* constant */
+    PQP_LINK(pqp_slot) link;
+    pqp_slot_state state;
+    pqp_time since;        /* in this state */
+    uint32_t generation;   /* counts leases: a lease's token holds it, so a stale one is told apart */
+    PGconn *conn;          /* used by who has the slot, without the mutex */
+    int fd, backend_pid;   /* as they were when the connection was made */
+    int32_t id;            /* the connection's number for people; never used twice */
+    pqp_time expires;      /* end of life: max_lifetime, with jitter */
+    int64_t uses;          /* leases so far */
+    bool fresh;            /* nobody has used it since it was made or cleaned */
+    bool to_lane;          /* of RESETTING: becomes a lane, else idle */
+    pqp_time probed;       /* when the server last was known to answer */
+    pqp_time quiet_since;  /* of LANE: no statement since, as far as the keeper has seen */
+    int64_t served;        /* of LANE: its count at that look */
+    uint32_t watched;      /* epoll events the keeper asked for beyond the usual; the keeper's alone */
+    const char *reason;    /* of CLOSING: why; static text */
+    struct pqp_job *job;   /* whoever works on it in CONNECTING, RESETTING, PROBING, CLOSING; NULL: still to start */
+    struct pqp_lane *lane; /* made when the slot first becomes one; lives as long as the slot */
+    _Atomic int suspect;   /* the keeper saw its socket hang up; read without the mutex */
+} pqp_slot;
+
+PQP_LIST(pqp_slot_list, pqp_slot, link);
+
+typedef struct pqp_slots {
+    pqp_slot **all;
+    int count, room;
+    pqp_slot_list in[PQP_SLOT_N_STATES];
+} pqp_slots;
+
+/* Makes sure there are at least n slots; false: no memory. */
+bool pqp_slots_grow(pqp_slots *s, int n) PQP_MUSTCHECK;
+void pqp_slots_fini(pqp_slots *s); /* frees the slots; lanes are the pool's to free first */
+
+/* How many slots hold, or are about to hold, a connection. */
+int pqp_slots_total(const pqp_slots *s);
+
+/* The one mover. IDLE is entered at the front (LIFO), the others at the back. */
+void pqp_slot_move(pqp_slots *s, pqp_slot *slot, pqp_slot_state to, pqp_time now);
+
+const char *pqp_slot_state_name(pqp_slot_state state);
+
+#endif

@@ -1,0 +1,187 @@
+/* transport: a lane's connection over libpq's pipeline mode. */
+#include "transport.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "guard.h"
+
+/*
+ * libpq 17 can queue a Sync without sending at once. Found when the program is loaded, so that one binary
+ * serves every libpq from 14 on: a burst of statements then costs one send() instead of one each.
+ */
+#ifndef LIBPQ_HAS_SEND_PIPELINE_SYNC
+extern int PQsendPipelineSync(PGconn *conn);
+#endif
+#pragma weak PQsendPipelineSync
+
+/* A TLS record can be read whole by OpenSSL and only in part by libpq; poll() then shows nothing although input
+ * is there, and libpq offers no way to ask. So a TLS wait ends this often to look. */
+#define TLS_LOOK (10 * PQP_MS)
+
+int pqp_wire_init(pqp_wire *w)
+{
+    *w = (pqp_wire){.fd = -1, .kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    return w->kick_fd < 0 ? errno : 0;
+}
+
+void pqp_wire_fini(pqp_wire *w)
+{
+    if (w->kick_fd >= 0)
+        close(w->kick_fd);
+    w->kick_fd = -1;
+}
+
+void pqp_wire_bind(pqp_wire *w, PGconn *conn)
+{
+    w->conn = conn;
+    w->fd = conn ? PQsocket(conn) : -1;
+    w->tls = conn && PQsslInUse(conn);
+}
+
+static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r)
+{
+    if (!PQsendQueryParams(w->conn, r->sql, r->n_params, r->param_types, r->param_values, r->param_lengths,
+                           r->param_formats, r->result_format))
+        return PQP_SENT_NOTHING;
+    int synced = PQsendPipelineSync ? PQsendPipelineSync(w->conn) : PQpipelineSync(w->conn);
+    return synced ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
+}
+
+static int wire_flush(pqp_wire *w)
+{
+    return PQflush(w->conn);
+}
+
+static bool wire_consume(pqp_wire *w)
+{
+    return PQconsumeInput(w->conn) == 1;
+}
+
+static bool wire_alive(pqp_wire *w)
+{
+    return PQstatus(w->conn) == CONNECTION_OK;
+}
+
+static bool wire_clean(pqp_wire *w)
+{
+    return PQtransactionStatus(w->conn) == PQTRANS_IDLE;
+}
+
+/*
+ * A FATAL proves that later statements did not run only when the backend itself raised it while it looked
+ * for interrupts: between statements or inside the head, never past it. A pooler's FATAL proves nothing.
+ */
+static pqp_proof proof_of(const PGresult *result, const char *sqlstate)
+{
+    const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+    if (!function || strcmp(function, "ProcessInterrupts") != 0)
+        return PQP_PROOF_NONE;
+    if (strcmp(sqlstate, "57P05") == 0) /* idle_session_timeout: it had not begun */
+        return PQP_PROOF_ALL;
+    if (strcmp(sqlstate, "57P01") == 0 || strcmp(sqlstate, "25P03") == 0)
+        return PQP_PROOF_BEHIND;
+    return PQP_PROOF_NONE;
+}
+
+static pqp_answer error_answer(PGresult *result)
+{
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    /* Without an SQLSTATE it is libpq's own word: the connection is gone, or out of step. */
+    if (!sqlstate || !severity)
+        return (pqp_answer){.kind = PQP_NEXT_FATAL, .result = result};
+    if (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0)
+        return (pqp_answer){.kind = PQP_NEXT_FATAL, .proof = proof_of(result, sqlstate), .result = result};
+    return (pqp_answer){.kind = PQP_NEXT_ERROR, .result = result};
+}
+
+static pqp_answer wire_next(pqp_wire *w)
+{
+    if (PQisBusy(w->conn)) /* PQgetResult would block */
+        return (pqp_answer){.kind = PQP_NEXT_BUSY};
+    PGresult *result = PQgetResult(w->conn);
+    if (!result)
+        return (pqp_answer){.kind = PQP_NEXT_END};
+    pqp_next kind = PQP_NEXT_COPY;
+    switch (PQresultStatus(result)) {
+    case PGRES_TUPLES_OK:
+    case PGRES_EMPTY_QUERY:
+        return (pqp_answer){.kind = PQP_NEXT_RESULT, .result = result};
+    case PGRES_COMMAND_OK:
+        kind = pqp_guard_bad_tag(PQcmdStatus(result)) ? PQP_NEXT_STATE : PQP_NEXT_RESULT;
+        return (pqp_answer){.kind = kind, .result = result};
+    case PGRES_FATAL_ERROR:
+    case PGRES_BAD_RESPONSE:
+        return error_answer(result);
+    case PGRES_PIPELINE_SYNC:
+        kind = PQP_NEXT_SYNC;
+        break;
+    case PGRES_PIPELINE_ABORTED:
+        kind = PQP_NEXT_ABORTED;
+        break;
+    default:
+        break;
+    }
+    PQclear(result);
+    return (pqp_answer){.kind = kind};
+}
+
+static void wire_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
+{
+    const char *text = fatal ? PQresultErrorMessage(fatal) : PQerrorMessage(w->conn);
+    size_t length = strlen(text);
+    while (length > 0 && text[length - 1] == '\n')
+        length--;
+    pqp_fail(why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%.*s", (int)length, text);
+    if (fatal)
+        pqp_error_sqlstate(why, PQresultErrorField(fatal, PG_DIAG_SQLSTATE));
+}
+
+static void wire_clear(PGresult *result)
+{
+    PQclear(result);
+}
+
+static int wire_wait(pqp_wire *w, bool write, pqp_time deadline)
+{
+    struct pollfd fds[2] = {{.fd = w->fd, .events = (short)(write ? POLLIN | POLLOUT : POLLIN)},
+                            {.fd = w->kick_fd, .events = POLLIN}};
+    pqp_time now = deadline == PQP_NEVER && !w->tls ? 0 : pqp_now();
+    if (w->tls)
+        deadline = PQP_MIN(deadline, now + TLS_LOOK);
+    int n = poll(fds, 2, pqp_poll_ms(deadline, now)); /* EINTR counts as a kick: the caller looks and waits again */
+    if (n <= 0)
+        return n == 0 && w->tls ? PQP_READY_READ : 0;
+    if (fds[1].revents) {
+        eventfd_t ignored;
+        (void)eventfd_read(w->kick_fd, &ignored);
+    }
+    int ready = 0;
+    if (fds[0].revents & ~POLLOUT) /* errors and hang-ups are found by reading */
+        ready |= PQP_READY_READ;
+    if (fds[0].revents & POLLOUT)
+        ready |= PQP_READY_WRITE;
+    return ready;
+}
+
+static void wire_kick(pqp_wire *w)
+{
+    (void)eventfd_write(w->kick_fd, 1);
+}
+
+const pqp_transport pqp_transport_libpq = {
+    .send = wire_send,
+    .flush = wire_flush,
+    .consume = wire_consume,
+    .next = wire_next,
+    .alive = wire_alive,
+    .clean = wire_clean,
+    .describe = wire_describe,
+    .clear = wire_clear,
+    .wait = wire_wait,
+    .kick = wire_kick,
+};

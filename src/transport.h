@@ -1,0 +1,77 @@
+/*
+ * transport: what a lane needs of a pipelined connection, as a table of functions. transport.c fills it with
+ * libpq; t/model with a fake, so that the very lane code can be run through all its interleavings.
+ *
+ * All but wait() and kick() are called with the lane's lock held and never block.
+ */
+#ifndef PQP_TRANSPORT_H
+#define PQP_TRANSPORT_H
+
+#include "base.h"
+#include "clock.h"
+#include <pqpool.h>
+
+typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's own */
+
+typedef enum {
+    PQP_SENT_WHOLE,   /* the statement and its Sync are on their way */
+    PQP_SENT_NOTHING, /* refused before anything was handed over */
+    PQP_SENT_NO_SYNC, /* the statement was handed over but not its Sync: it can't commit */
+} pqp_sent;
+
+/* What came back next. */
+typedef enum {
+    PQP_NEXT_BUSY,    /* nothing until more input is there */
+    PQP_NEXT_END,     /* libpq's NULL: a hint, no more */
+    PQP_NEXT_RESULT,  /* an answer that is no error */
+    PQP_NEXT_STATE,   /* such an answer, but of a command that changes the session: it slipped through */
+    PQP_NEXT_ERROR,   /* an error of the statement */
+    PQP_NEXT_ABORTED, /* skipped after an earlier error of its unit */
+    PQP_NEXT_SYNC,    /* the unit is over */
+    PQP_NEXT_COPY,    /* the connection has fallen out of step */
+    PQP_NEXT_FATAL,   /* the connection is going; result has the reason */
+} pqp_next;
+
+/* What a FATAL proves about the statements that were sent. */
+typedef enum {
+    PQP_PROOF_NONE,
+    PQP_PROOF_BEHIND, /* those behind the head were not run */
+    PQP_PROOF_ALL,    /* nor was the head */
+} pqp_proof;
+
+typedef struct pqp_answer {
+    pqp_next kind;
+    pqp_proof proof;  /* of a FATAL */
+    PGresult *result; /* of RESULT, STATE, ERROR and FATAL: the receiver's to clear */
+} pqp_answer;
+
+enum { PQP_READY_READ = 1, PQP_READY_WRITE = 2 };
+
+typedef struct pqp_transport {
+    pqp_sent (*send)(pqp_wire *w, const pqpool_stmt *request);
+    int (*flush)(pqp_wire *w);    /* 0: all is out; 1: more to write; -1: lost */
+    bool (*consume)(pqp_wire *w); /* reads what is there; false: lost */
+    pqp_answer (*next)(pqp_wire *w);
+    bool (*alive)(pqp_wire *w);
+    bool (*clean)(pqp_wire *w);                  /* drained: is the session outside any transaction? */
+    void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
+    void (*clear)(PGresult *result);
+    int (*wait)(pqp_wire *w, bool write, pqp_time deadline); /* PQP_READY_ bits; 0 when kicked or timed out */
+    void (*kick)(pqp_wire *w);                               /* ends the wait under way, or the next one */
+} pqp_transport;
+
+extern const pqp_transport pqp_transport_libpq;
+
+/* The libpq side: a wire over conn, which must be in pipeline mode and non-blocking. */
+struct pqp_wire {
+    PGconn *conn;
+    int fd;
+    int kick_fd;
+    bool tls;
+};
+
+int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */
+void pqp_wire_fini(pqp_wire *w);
+void pqp_wire_bind(pqp_wire *w, PGconn *conn);
+
+#endif
