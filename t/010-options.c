@@ -526,8 +526,10 @@ static void test_hostile(void)
         char text[80];
         int used = snprintf(text, sizeof text, "%s", starts[(unsigned)runs % 5]);
         for (int n = rand_r(&seed) % 30; n > 0; n--)
-            text[used++] = rand_r(&seed) % 20 == 0 ? (char)(unsigned char)(1 + rand_r(&seed) % 255)
-                                                   : alphabet[(size_t)rand_r(&seed) % (sizeof alphabet - 1)];
+            if (rand_r(&seed) % 20 == 0)
+                text[used++] = (char)(1 + rand_r(&seed) % 255);
+            else
+                text[used++] = alphabet[(size_t)rand_r(&seed) % (sizeof alphabet - 1)];
         text[used] = '\0';
         char *exact = strdup(text); /* so that the sanitizer sees a read behind it */
         if (!libpq_agrees(exact) && agreed) {
