@@ -1,0 +1,603 @@
+/* options: the table, and what is derived from it. */
+#include "options.h"
+#include "conninfo.h"
+#include "error.h"
+#include <pqpool-ops.h>
+
+typedef enum { COUNT, PERCENT, TIME, SWITCH, WORD, TEXT } value_kind;
+
+enum {
+    CAN_BE_OFF = 1, /* 0 means off, and is written so */
+    NO_LIMIT = 2,   /* -1 means that there is no limit */
+    LIKE_MAX = 4,   /* -1 means as max_size, and is written so */
+};
+
+typedef struct row {
+    pqp_option_row shown;
+    value_kind kind;
+    int special;
+    size_t offset;
+    const char *words; /* of a WORD, the n-th for the value n */
+} row;
+
+#define AT(member) offsetof(pqp_options, member)
+#define SECOND 1000
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
+#define DAY ((int64_t)24 * HOUR)
+#define LONG_TIME (24 * DAY) /* the most that fits the int milliseconds of poll() and of the public calls */
+
+/* clang-format off */
+static const row rows[] = {
+    {{"max_size", "connectionLimit maxActive maxTotal maximumPoolSize max pool_max_conns", "10", "", 1, 10000,
+      true, true, "connections at most"}, COUNT, 0, AT(max_size), NULL},
+    {{"initial_size", "initialSize", "0", "", 0, 10000,
+      false, true, "connections made when the pool is opened"}, COUNT, 0, AT(initial_size), NULL},
+    {{"min_idle", "minIdle minimumIdle min pool_min_conns", "0", "", 0, 10000,
+      true, true, "idle connections kept ready"}, COUNT, 0, AT(min_idle), NULL},
+    {{"max_idle", "maxIdle", "max_size", "", 0, 10000,
+      true, true, "idle connections at most; max_size: as many as there are"},
+      COUNT, LIKE_MAX, AT(max_idle), NULL},
+    {{"acquire_timeout", "acquireTimeout maxWait maxWaitMillis connectionTimeout connectionTimeoutMillis",
+      "30s", "ms", 0, LONG_TIME,
+      true, true, "how long a caller waits for a connection; 0: not at all, -1: no limit"},
+      TIME, NO_LIMIT, AT(acquire_timeout), NULL},
+    {{"wait", "waitForConnections blockWhenExhausted", "on", "", 0, 1,
+      true, true, "whether callers wait at all when every connection is taken"}, SWITCH, 0, AT(wait), NULL},
+    {{"queue_limit", "queueLimit", "0", "", 0, 1000000,
+      true, true, "callers waiting at most; 0: no limit"}, COUNT, 0, AT(queue_limit), NULL},
+    {{"connect_timeout", "connectTimeout", "10s", "ms", 1, DAY,
+      true, true, "how long one attempt to connect may take"}, TIME, 0, AT(connect_timeout), NULL},
+    {{"connect_concurrency", "", "4", "", 1, 1000,
+      true, true, "attempts to connect at a time"}, COUNT, 0, AT(connect_concurrency), NULL},
+    {{"idle_timeout", "idleTimeout minEvictableIdleTimeMillis idleTimeoutMillis pool_max_conn_idle_time",
+      "10min", "ms", 0, LONG_TIME,
+      true, true, "a connection idle for longer is closed, down to min_idle"},
+      TIME, CAN_BE_OFF, AT(idle_timeout), NULL},
+    {{"max_lifetime", "maxConnLifetimeMillis maxLifetime maxLifetimeSeconds pool_max_conn_lifetime", "30min",
+      "ms", 0, LONG_TIME,
+      true, true, "a connection older than this is replaced"}, TIME, CAN_BE_OFF, AT(max_lifetime), NULL},
+    {{"max_uses", "maxUses", "0", "", 0, INT32_MAX,
+      true, true, "a connection leased this often is replaced; 0: never"}, COUNT, 0, AT(max_uses), NULL},
+    {{"keeper_interval", "timeBetweenEvictionRunsMillis pool_health_check_period", "30s", "ms", 10, DAY,
+      true, true, "how often the pool looks after its connections"}, TIME, 0, AT(keeper_interval), NULL},
+    {{"test_on_borrow", "testOnBorrow", "off", "", 0, 1,
+      true, true, "whether an idle connection is probed before it is leased"},
+      SWITCH, 0, AT(test_on_borrow), NULL},
+    {{"test_while_idle", "testWhileIdle", "off", "", 0, 1,
+      false, false, "whether idle connections are probed now and then"},
+      SWITCH, 0, AT(test_while_idle), NULL},
+    {{"reset", "", "rollback", "", 0, PQP_RESET_DISCARD,
+      true, true, "what is undone when a lease ends"}, WORD, 0, AT(reset), "none rollback clean discard"},
+    {{"shared_max", "", "4", "", 1, 64,
+      true, true, "shared connections at most"}, COUNT, 0, AT(shared_max), NULL},
+    {{"pipeline_depth", "", "128", "", 1, 10000,
+      true, true, "statements in flight on one shared connection at most"},
+      COUNT, 0, AT(pipeline_depth), NULL},
+    {{"statement_timeout", "", "off", "ms", 0, LONG_TIME,
+      true, true, "how long a statement on a shared connection may take"},
+      TIME, CAN_BE_OFF, AT(statement_timeout), NULL},
+    {{"slow_statement", "maxQueryExecutionTime", "1s", "ms", 0, LONG_TIME,
+      true, true, "a statement that takes longer is logged"}, TIME, CAN_BE_OFF, AT(slow_statement), NULL},
+    {{"leak_threshold", "removeAbandonedTimeout leakDetectionThreshold", "off", "ms", 0, LONG_TIME,
+      false, false, "a lease held for longer is reported"}, TIME, CAN_BE_OFF, AT(leak_threshold), NULL},
+    {{"log_level", "logging", "warn", "", 0, PQPOOL_LOG_DEBUG,
+      true, true, "what is logged"}, WORD, 0, AT(log_level), "off error warn info debug"},
+    {{"health_interval", "", "5min", "ms", 0, LONG_TIME,
+      false, false, "how often the pool checks its own health"}, TIME, CAN_BE_OFF, AT(health_interval), NULL},
+    {{"health_used", "", "80%", "%", 1, 100,
+      false, false, "more connections in use than this are worth a warning"},
+      PERCENT, 0, AT(health_used), NULL},
+    {{"health_waiting", "", "10", "", 0, 1000000,
+      false, false, "more callers waiting than this are worth a warning"},
+      COUNT, 0, AT(health_waiting), NULL},
+    {{"instances", "", "1", "", 1, 100000,
+      false, false, "processes that open this pool, against the server's limit"},
+      COUNT, 0, AT(instances), NULL},
+    {{"batch_size", "", "100", "", 1, 100000,
+      false, false, "rows sent together"}, COUNT, 0, AT(batch_size), NULL},
+    {{"preset", "", "none", "", 0, PQP_PRESET_PRODUCTION,
+      false, true, "max_size, queue_limit, acquire_timeout and connect_timeout at once"},
+      WORD, 0, AT(preset), "none development qa production"},
+    {{"name", "", "", "", 0, PQP_NAME_SIZE - 1,
+      false, true, "the pool's name in messages and figures; empty: host:port/dbname"},
+      TEXT, 0, AT(name), NULL},
+};
+/* clang-format on */
+
+#define N_ROWS ((int)PQP_COUNT_OF(rows))
+_Static_assert(PQP_COUNT_OF(rows) <= 64, "pqp_options.given has a bit for each row");
+
+/* Under these names, as their home has it, a bare number is in seconds. */
+static const char *const in_seconds[] = {"maxLifetimeSeconds", "removeAbandonedTimeout"};
+
+/* What a preset sets; [0] is what holds without one, taken from the table. */
+static const struct {
+    const char *name;
+    const char *values[PQP_PRESET_PRODUCTION + 1];
+} presets[] = {
+    {"max_size", {NULL, "20", "50", "90"}},
+    {"queue_limit", {NULL, "10", "30", "50"}},
+    {"acquire_timeout", {NULL, "10s", "20s", "30s"}},
+    {"connect_timeout", {NULL, "5s", "10s", "10s"}},
+};
+
+static int64_t *field(pqp_options *o, const row *r)
+{
+    return (int64_t *)(void *)((char *)o + r->offset);
+}
+
+static int64_t value_of(const pqp_options *o, const row *r)
+{
+    return *(const int64_t *)(const void *)((const char *)o + r->offset);
+}
+
+/* ---- text: without the locale, in which a Turkish i would not be an I ---- */
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+typedef struct span {
+    const char *at;
+    size_t size;
+} span;
+
+static span span_of(const char *text)
+{
+    return (span){text, strlen(text)};
+}
+
+static span trimmed(const char *text)
+{
+    text += strspn(text, " \t\n\v\f\r");
+    span s = span_of(text);
+    while (s.size > 0 && is_blank(s.at[s.size - 1]))
+        s.size--;
+    return s;
+}
+
+static bool same(span a, span b)
+{
+    if (a.size != b.size)
+        return false;
+    for (size_t i = 0; i < a.size; i++)
+        if (lower(a.at[i]) != lower(b.at[i]))
+            return false;
+    return true;
+}
+
+static bool is(span s, const char *text)
+{
+    return same(s, span_of(text));
+}
+
+/* Takes the next word off a list separated by blanks; false at its end. */
+static bool next_word(const char **list, span *word)
+{
+    *list += strspn(*list, " ");
+    *word = (span){*list, strcspn(*list, " ")};
+    *list += word->size;
+    return word->size > 0;
+}
+
+static int word_index(span s, const char *list)
+{
+    span word;
+    for (int i = 0; next_word(&list, &word); i++)
+        if (same(word, s))
+            return i;
+    return -1;
+}
+
+static span without_prefix(span s)
+{
+    return s.size > 5 && is((span){s.at, 5}, "pool_") ? (span){s.at + 5, s.size - 5} : s;
+}
+
+/* ---- names ---- */
+
+const pqp_option_row *pqp_options_row(int i)
+{
+    return i >= 0 && i < N_ROWS ? &rows[i].shown : NULL;
+}
+
+static int find(span name)
+{
+    for (int i = 0; i < N_ROWS; i++)
+        if (is(name, rows[i].shown.name) || word_index(name, rows[i].shown.aliases) >= 0)
+            return i;
+    return -1;
+}
+
+int pqp_options_find(const char *name)
+{
+    if (!name)
+        return -1;
+    int i = find(span_of(name)); /* some aliases have the prefix for their own */
+    return i >= 0 ? i : find(without_prefix(span_of(name)));
+}
+
+bool pqp_options_given(const pqp_options *o, const char *name)
+{
+    int i = pqp_options_find(name);
+    return i >= 0 && (o->given >> i & 1) != 0;
+}
+
+/* Levenshtein's distance, without case, of names that are not longer than our own can be. */
+static int distance(span a, span b)
+{
+    int line[64];
+    if (a.size >= PQP_COUNT_OF(line) || b.size >= PQP_COUNT_OF(line))
+        return INT32_MAX;
+    for (size_t j = 0; j <= b.size; j++)
+        line[j] = (int)j;
+    for (size_t i = 0; i < a.size; i++) {
+        int diagonal = line[0];
+        line[0] = (int)i + 1;
+        for (size_t j = 0; j < b.size; j++) {
+            int change = diagonal + (lower(a.at[i]) != lower(b.at[j]));
+            diagonal = line[j + 1];
+            line[j + 1] = PQP_MIN(change, PQP_MIN(diagonal, line[j]) + 1);
+        }
+    }
+    return line[b.size];
+}
+
+/* The name or alias that is most like this one, of size 0 if none is. */
+static span nearest(span name)
+{
+    span best = {"", 0};
+    int limit = PQP_MAX(1, (int)PQP_MIN(name.size, 64) / 3) + 1;
+    for (int i = 0; i < N_ROWS; i++) {
+        const char *aliases = rows[i].shown.aliases;
+        span candidate = span_of(rows[i].shown.name);
+        do {
+            int d = distance(name, without_prefix(candidate));
+            if (d < limit) {
+                limit = d;
+                best = candidate;
+            }
+        } while (next_word(&aliases, &candidate));
+    }
+    return best;
+}
+
+static pqpool_code refuse_name(const char *name, const char *value, pqpool_error *err)
+{
+    span given = span_of(name), bare = without_prefix(given);
+    span near = nearest(bare);
+    pqp_refuse(err, PQPOOL_EINVAL, "unknown option %.80s=%.80s: ", name, value);
+    if (near.size > 0) {
+        bool prefix = bare.size < given.size && without_prefix(near).size == near.size;
+        pqp_error_append(err, "did you mean %s%.*s?", prefix ? "pool_" : "", (int)near.size, near.at);
+        return PQPOOL_EINVAL;
+    }
+    pqp_error_append(err, "the options are");
+    for (int i = 0; i < N_ROWS; i++)
+        pqp_error_append(err, "%s %s", i ? "," : "", rows[i].shown.name);
+    return PQPOOL_EINVAL;
+}
+
+/* ---- values from text ---- */
+
+static bool parse_whole(span s, int64_t *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < s.size; i++)
+        if (!is_digit(s.at[i]) || __builtin_mul_overflow(*out, 10, out) ||
+            __builtin_add_overflow(*out, s.at[i] - '0', out))
+            return false;
+    return s.size > 0;
+}
+
+/* From the largest, which print_time() tries first. */
+static const struct {
+    const char *name;
+    int64_t us;
+} units[] = {{"d", DAY * 1000},    {"h", HOUR * 1000LL}, {"min", MINUTE * 1000LL},
+             {"s", SECOND * 1000}, {"ms", 1000},         {"us", 1}};
+
+/* The microseconds of a unit, 0 for an unknown one. Case does not count, as nobody means megaseconds. */
+static int64_t unit_us(span unit, bool seconds)
+{
+    if (unit.size == 0)
+        return seconds ? 1000000 : 1000;
+    for (size_t i = 0; i < PQP_COUNT_OF(units); i++)
+        if (is(unit, units[i].name))
+            return units[i].us;
+    return 0;
+}
+
+/* Takes leading digits off s. */
+static span take_digits(span *s)
+{
+    span digits = {s->at, 0};
+    while (digits.size < s->size && is_digit(s->at[digits.size]))
+        digits.size++;
+    *s = (span){s->at + digits.size, s->size - digits.size};
+    return digits;
+}
+
+/* A time with up to six decimals, in ms and rounded up, so that a little time is never none at all. */
+static bool parse_time(span s, bool seconds, int64_t *out)
+{
+    span number = take_digits(&s), decimals = {"0", 1};
+    if (s.size > 0 && *s.at == '.') {
+        s = (span){s.at + 1, s.size - 1};
+        decimals = take_digits(&s);
+    }
+    while (s.size > 0 && is_blank(*s.at))
+        s = (span){s.at + 1, s.size - 1};
+    int64_t us = unit_us(s, seconds), part;
+    if (us == 0 || decimals.size > 6 || !parse_whole(number, out) || !parse_whole(decimals, &part))
+        return false;
+    int64_t divisor = 1;
+    for (size_t i = 0; i < decimals.size; i++)
+        divisor *= 10;
+    part = (part * us + divisor - 1) / divisor;
+    if (__builtin_mul_overflow(*out, us, out) || __builtin_add_overflow(*out, part, out))
+        return false;
+    *out = *out / 1000 + (*out % 1000 != 0);
+    return true;
+}
+
+static bool parse_switch(span s, int64_t *out)
+{
+    *out = word_index(s, "off on false true no yes 0 1");
+    if (*out < 0)
+        return false;
+    *out %= 2;
+    return true;
+}
+
+/* One of the values that stand for no number. */
+static bool parse_special(const row *r, span s, int64_t *out)
+{
+    if (r->special & CAN_BE_OFF && is(s, "off")) {
+        *out = 0;
+        return true;
+    }
+    *out = -1;
+    return (r->special & NO_LIMIT && (is(s, "off") || is(s, "-1"))) ||
+           (r->special & LIKE_MAX && is(s, "max_size"));
+}
+
+static bool parse_value(const row *r, const char *text, bool seconds, int64_t *out)
+{
+    span s = trimmed(text);
+    bool parsed = false;
+    if (parse_special(r, s, out))
+        return true;
+    switch (r->kind) {
+    case PERCENT:
+        if (s.size > 1 && s.at[s.size - 1] == '%')
+            for (s.size--; s.size > 0 && is_blank(s.at[s.size - 1]);)
+                s.size--;
+        parsed = parse_whole(s, out);
+        break;
+    case COUNT:
+        parsed = parse_whole(s, out);
+        break;
+    case TIME:
+        parsed = parse_time(s, seconds, out);
+        break;
+    case SWITCH:
+        parsed = parse_switch(s, out);
+        break;
+    case WORD:
+        *out = word_index(s, r->words);
+        parsed = *out >= 0;
+        break;
+    case TEXT:
+        break;
+    }
+    return parsed && *out >= r->shown.min && *out <= r->shown.max;
+}
+
+/* ---- values as text ---- */
+
+static int print_time(int64_t ms, char *buf, size_t size)
+{
+    size_t i = 0;
+    while (ms * 1000 % units[i].us != 0)
+        i++;
+    return snprintf(buf, size, "%lld%s", (long long)(ms * 1000 / units[i].us), units[i].name);
+}
+
+/* As snprintf(). */
+static int print_value(const row *r, int64_t value, char *buf, size_t size)
+{
+    if (value < 0 && r->special & LIKE_MAX)
+        return snprintf(buf, size, "max_size");
+    if (value == 0 && r->special & CAN_BE_OFF)
+        return snprintf(buf, size, "off");
+    if (r->kind == TIME && value > 0)
+        return print_time(value, buf, size);
+    if (r->kind == SWITCH)
+        return snprintf(buf, size, "%s", value ? "on" : "off");
+    if (r->kind == WORD) {
+        const char *words = r->words;
+        span word = {"", 0};
+        for (int64_t i = 0; i <= value; i++)
+            next_word(&words, &word);
+        return snprintf(buf, size, "%.*s", (int)word.size, word.at);
+    }
+    return snprintf(buf, size, "%lld%s", (long long)value, r->kind == PERCENT ? "%" : "");
+}
+
+pqpool_code pqp_options_print(const pqp_options *o, const char *name, char *buf, size_t size)
+{
+    if (size > 0)
+        buf[0] = '\0';
+    int i = pqp_options_find(name);
+    if (i < 0)
+        return PQPOOL_EINVAL;
+    const row *r = &rows[i];
+    char text[PQP_NAME_SIZE];
+    int needed = r->kind == TEXT ? snprintf(text, sizeof text, "%s", (const char *)o + r->offset)
+                                 : print_value(r, value_of(o, r), text, sizeof text);
+    if ((size_t)needed >= size)
+        return PQPOOL_ETOOBIG;
+    memcpy(buf, text, (size_t)needed + 1);
+    return PQPOOL_OK;
+}
+
+/* Says what would be right. */
+static void append_range(const row *r, pqpool_error *err)
+{
+    char min[32], max[32];
+    if (r->kind == SWITCH) {
+        pqp_error_append(err, "must be on or off");
+        return;
+    }
+    if (r->kind == TEXT) {
+        pqp_error_append(err, "must be at most %lld bytes without control characters",
+                         (long long)r->shown.max);
+        return;
+    }
+    if (r->kind == WORD) {
+        pqp_error_append(err, "must be one of");
+        const char *words = r->words;
+        span word;
+        for (int i = 0; next_word(&words, &word); i++)
+            pqp_error_append(err, "%s %.*s", i ? "," : "", (int)word.size, word.at);
+        return;
+    }
+    print_value(r, r->shown.min, min, sizeof min);
+    print_value(r, r->shown.max, max, sizeof max);
+    pqp_error_append(err, "must be %s, from %s to %s%s",
+                     r->kind == TIME ? "a time such as 500ms, 30s or 10min" : "a whole number", min, max,
+                     r->special & NO_LIMIT   ? ", or -1 for no limit"
+                     : r->special & LIKE_MAX ? ", or max_size"
+                                             : "");
+}
+
+/* ---- setting ---- */
+
+static bool text_is_fit(const row *r, const char *value)
+{
+    size_t size = strlen(value);
+    for (size_t i = 0; i < size; i++)
+        if ((unsigned char)value[i] < ' ' || value[i] == 0x7f)
+            return false; /* a name stands in log lines */
+    return size <= (size_t)r->shown.max;
+}
+
+/* Sets the options of the preset that were not given by name; a preset that was there before is undone. */
+static void apply_preset(pqp_options *o)
+{
+    for (size_t i = 0; i < PQP_COUNT_OF(presets); i++) {
+        int at = find(span_of(presets[i].name));
+        const char *text = presets[i].values[o->preset];
+        if (!(o->given >> at & 1))
+            (void)!parse_value(&rows[at], text ? text : rows[at].shown.default_, false, field(o, &rows[at]));
+    }
+}
+
+void pqp_options_init(pqp_options *o)
+{
+    memset(o, 0, sizeof *o);
+    for (int i = 0; i < N_ROWS; i++)
+        if (rows[i].kind != TEXT)
+            (void)!parse_value(&rows[i], rows[i].shown.default_, false, field(o, &rows[i]));
+}
+
+static bool counts_seconds(const char *name)
+{
+    for (size_t i = 0; i < PQP_COUNT_OF(in_seconds); i++)
+        if (is(without_prefix(span_of(name)), in_seconds[i]))
+            return true;
+    return false;
+}
+
+static pqpool_code refuse_value(const row *r, const char *name, const char *value, pqpool_error *err)
+{
+    pqp_refuse(err, PQPOOL_EINVAL, "option %.80s=%.80s", name, value);
+    if (!is(without_prefix(span_of(name)), r->shown.name))
+        pqp_error_append(err, " (%s)", r->shown.name);
+    pqp_error_append(err, ": ");
+    append_range(r, err);
+    return PQPOOL_EINVAL;
+}
+
+pqpool_code pqp_options_set(pqp_options *o, const char *name, const char *value, pqpool_error *err)
+{
+    if (!name || !value)
+        return pqp_refuse(err, PQPOOL_EINVAL, "option %.80s has no %s", name ? name : "",
+                          name ? "value" : "name");
+    int i = pqp_options_find(name);
+    if (i < 0)
+        return refuse_name(name, value, err);
+    const row *r = &rows[i];
+    int64_t number = 0;
+    if (r->kind == TEXT ? !text_is_fit(r, value) : !parse_value(r, value, counts_seconds(name), &number))
+        return refuse_value(r, name, value, err);
+    if (r->kind == TEXT)
+        memcpy((char *)o + r->offset, value, strlen(value) + 1);
+    else
+        *field(o, r) = number;
+    o->given |= (uint64_t)1 << i;
+    if (r->offset == AT(preset))
+        apply_preset(o);
+    return PQPOOL_OK;
+}
+
+/* ---- contradictions ---- */
+
+static pqpool_code refuse_pair(const pqp_options *o, const char *a, const char *b, const char *why,
+                               pqpool_error *err)
+{
+    char left[32] = "", right[32] = "";
+    (void)!pqp_options_print(o, a, left, sizeof left);
+    (void)!pqp_options_print(o, b, right, sizeof right);
+    return pqp_refuse(err, PQPOOL_EINVAL, "pool_%s=%s contradicts pool_%s=%s: %s", a, left, b, right, why);
+}
+
+pqpool_code pqp_options_check(const pqp_options *o, pqpool_error *err)
+{
+    const char *above = "the first may not be larger than the second";
+    if (o->initial_size > o->max_size)
+        return refuse_pair(o, "initial_size", "max_size", above, err);
+    if (o->max_idle > o->max_size)
+        return refuse_pair(o, "max_idle", "max_size", above, err);
+    if (o->max_idle >= 0 && o->min_idle > o->max_idle)
+        return refuse_pair(o, "min_idle", "max_idle", above, err);
+    if (o->min_idle > o->max_size)
+        return refuse_pair(o, "min_idle", "max_size", above, err);
+    if (!o->wait && o->queue_limit > 0 && pqp_options_given(o, "queue_limit"))
+        return refuse_pair(o, "wait", "queue_limit", "nobody would ever stand in that queue", err);
+    return PQPOOL_OK;
+}
+
+/* ---- connection strings ---- */
+
+bool pqp_options_is_conninfo(const char *text)
+{
+    return pqp_conninfo_recognize(text);
+}
+
+static pqpool_code take_option(void *arg, const char *name, const char *value, pqpool_error *err)
+{
+    return pqp_options_set(arg, name, value, err);
+}
+
+pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest, pqpool_error *err)
+{
+    pqp_options copy = *o;
+    pqpool_code code = pqp_conninfo_split(conninfo, "pool_", take_option, &copy, rest, err);
+    if (code == PQPOOL_OK)
+        *o = copy;
+    return code;
+}

@@ -1,0 +1,443 @@
+/* guard: what may share a connection, read as the server reads it. */
+#include "tap.h"
+#include "guard.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void allowed(const char *sql)
+{
+    pqp_verdict v = pqp_guard_check(sql);
+    if (!ok(!v.construct, "B7: may share: %.300s", sql))
+        diag("refused as %s", v.construct);
+}
+
+static void refused(const char *sql, const char *construct)
+{
+    pqp_verdict v = pqp_guard_check(sql);
+    is_str(v.construct, construct, "B7: is refused as %s: %.300s", construct, sql);
+    ok(v.way_out && strstr(v.way_out, "pqpool_"), "  and a way out is named");
+}
+
+static void test_first_words(void)
+{
+    static const char *const fine[] = {"SELECT 1",
+                                       "select 1",
+                                       "INSERT INTO t VALUES (1)",
+                                       "UPDATE t SET a = 1",
+                                       "DELETE FROM t",
+                                       "MERGE INTO temp t USING s ON true WHEN MATCHED THEN DO NOTHING",
+                                       "VALUES (1), (2)",
+                                       "WITH a AS (SELECT 1) SELECT * FROM a",
+                                       "TABLE t",
+                                       "SHOW search_path",
+                                       "EXPLAIN SELECT 1",
+                                       "CREATE TABLE t (a int)",
+                                       "ALTER TABLE t ADD b int",
+                                       "DROP TABLE t",
+                                       "TRUNCATE t",
+                                       "COMMENT ON TABLE t IS 'x'",
+                                       "GRANT SELECT ON t TO u",
+                                       "REVOKE SELECT ON t FROM u",
+                                       "ANALYZE t",
+                                       "VACUUM t",
+                                       "REINDEX TABLE t",
+                                       "REFRESH MATERIALIZED VIEW v",
+                                       "CLUSTER t",
+                                       "CALL p()",
+                                       "DO $$ begin end $$",
+                                       "NOTIFY n",
+                                       "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y",
+                                       "SECURITY LABEL ON TABLE t IS 'x'",
+                                       "REASSIGN OWNED BY a TO b",
+                                       "",
+                                       " \t\n",
+                                       ";",
+                                       ";;",
+                                       "-- only a comment",
+                                       "/* /* nested */ */",
+                                       "/* open",
+                                       "((SELECT 1) UNION (SELECT 2))",
+                                       "--x\n/*y*/(/*z*/ select 1)",
+                                       ";select 1",
+                                       "select 1;",
+                                       "select 1 ; -- done\n /* really */ ;"};
+    for (size_t i = 0; i < COUNT(fine); i++)
+        allowed(fine[i]);
+    allowed(NULL);
+    static const char *const bad[] = {
+        "BEGIN",   "START",   "COMMIT",     "END",   "ROLLBACK", "ABORT",   "SAVEPOINT", "RELEASE",
+        "PREPARE", "EXECUTE", "DEALLOCATE", "SET",   "RESET",    "DISCARD", "LISTEN",    "UNLISTEN",
+        "DECLARE", "FETCH",   "MOVE",       "CLOSE", "COPY",     "LOCK",    "LOAD",      "CHECKPOINT"};
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        char text[100];
+        refused(bad[i], bad[i]);
+        snprintf(text, sizeof text, " /* a */ -- b\n %s x", bad[i]);
+        refused(text, bad[i]);
+        for (char *p = text; *p; p++)
+            *p = (char)(*p >= 'A' && *p <= 'Z' ? *p + 32 : *p);
+        refused(text, bad[i]);
+        is_str(pqp_guard_check(text).word, bad[i], "  the word is told in upper case");
+    }
+    refused("SELCT 1", "a statement of a kind the pool does not know");
+    is_str(pqp_guard_check("selct 1").word, "SELCT", "the unknown word is told");
+    refused("1", "a text that does not begin as a statement does");
+    refused("'select 1'", "a text that does not begin as a statement does");
+    refused("\"select\" 1", "a text that does not begin as a statement does");
+    refused("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "a statement of a kind the pool does not know");
+    is_int(strlen(pqp_guard_check("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").word), 31,
+           "a long word is cut");
+    is_str(pqp_guard_check(" -- x").word, "", "an empty statement has no word");
+    is_str(pqp_guard_check("explain select 1").word, "EXPLAIN", "EXPLAIN stays the word");
+    has(pqp_guard_check("SET a = 1").way_out, "options=", "SET names the connection string");
+    has(pqp_guard_check("SET a = 1").way_out, "on_connect", "  and the hook");
+    has(pqp_guard_check("BEGIN").way_out, "pqpool_acquire", "BEGIN names the lease");
+}
+
+static void test_temporary(void)
+{
+    static const char *const bad[] = {"CREATE TEMP TABLE t (a int)",
+                                      "create temporary table t (a int)",
+                                      "CREATE LOCAL TEMP TABLE t (a int)",
+                                      "CREATE GLOBAL TEMPORARY TABLE t (a int)",
+                                      "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
+                                      "CREATE TEMP SEQUENCE s",
+                                      "CREATE /* x */ TEMP RECURSIVE VIEW v (a) AS SELECT 1",
+                                      "SELECT 1 INTO TEMP t",
+                                      "SELECT 1 INTO TEMPORARY TABLE t FROM x",
+                                      "SELECT 1 INTO LOCAL TEMP t",
+                                      "SELECT 1 INTO TEMP \"from\"",
+                                      "WITH a AS (SELECT 1) SELECT * INTO TEMP b FROM a",
+                                      "CREATE TABLE pg_temp.t (a int)",
+                                      "CREATE TABLE \"pg_temp\".t (a int)",
+                                      "SELECT 1 INTO pg_temp.t",
+                                      "CREATE FUNCTION PG_TEMP.f() RETURNS int LANGUAGE sql AS 'select 1'",
+                                      "CREATE TABLE pg_temp_3.t ()",
+                                      "CREATE SCHEMA s CREATE TEMP TABLE t (a int)",
+                                      "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
+                                      "EXPLAIN (ANALYZE) SELECT 1 INTO TEMP t"};
+    for (size_t i = 0; i < COUNT(bad); i++)
+        refused(bad[i], "a temporary table or other temporary object");
+    static const char *const fine[] = {"CREATE TABLE temp (a int)",
+                                       "CREATE UNLOGGED TABLE t (temp int)",
+                                       "INSERT INTO temp SELECT 1",
+                                       "INSERT INTO temp VALUES (1)",
+                                       "SELECT 1 INTO temp",
+                                       "SELECT 1 INTO temp FROM t",
+                                       "WITH a AS (INSERT INTO temp SELECT 1 RETURNING 1) SELECT * FROM a",
+                                       "SELECT temp FROM temp",
+                                       "SELECT 'create temp table t'",
+                                       "SELECT pg_temp FROM t",
+                                       "SELECT 'pg_temp.t'",
+                                       "SELECT pg_template.x FROM t",
+                                       "SELECT s.pg_temp.a FROM t",
+                                       "CREATE OR REPLACE VIEW v AS SELECT 1 AS temp",
+                                       "SELECT 1 INTO t"};
+    for (size_t i = 0; i < COUNT(fine); i++)
+        allowed(fine[i]);
+}
+
+static void test_explain(void)
+{
+    static const char *const fine[] = {"EXPLAIN (SELECT 1)",
+                                       "EXPLAIN ((SELECT 1) UNION SELECT 2)",
+                                       "EXPLAIN (ANALYZE, BUFFERS off) SELECT 1",
+                                       "EXPLAIN ANALYZE VERBOSE UPDATE t SET a = 1",
+                                       "EXPLAIN ANALYZE ((SELECT 1))",
+                                       "EXPLAIN (FORMAT json) (SELECT 1)",
+                                       "EXPLAIN (COSTS off) CREATE TABLE t AS SELECT 1",
+                                       "EXPLAIN",
+                                       "EXPLAIN VALUES (1);"};
+    for (size_t i = 0; i < COUNT(fine); i++)
+        allowed(fine[i]);
+    refused("EXPLAIN EXECUTE p", "EXECUTE");
+    refused("EXPLAIN ANALYZE EXECUTE p(1)", "EXECUTE");
+    refused("EXPLAIN (ANALYZE, TIMING off) EXECUTE p", "EXECUTE");
+    refused("EXPLAIN ANALYZE DECLARE c CURSOR FOR SELECT 1", "DECLARE");
+    refused("EXPLAIN ANALYZE SELECT setseed(0)", "setseed()");
+    refused("EXPLAIN SELECT 1; SELECT 2", "several statements in one text");
+    refused("CREATE TABLE t AS EXECUTE p", "EXECUTE");
+    refused("EXPLAIN ANALYZE CREATE TABLE t AS EXECUTE p", "EXECUTE");
+    allowed("CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()");
+}
+
+static void test_functions(void)
+{
+    static const char *const called[][2] = {
+        {"currval('s')", "currval()"},
+        {"lastval()", "lastval()"},
+        {"setseed(0.5)", "setseed()"},
+        {"pg_advisory_lock(1)", "pg_advisory_lock()"},
+        {"pg_advisory_lock_shared(1)", "pg_advisory_lock_shared()"},
+        {"pg_try_advisory_lock(1)", "pg_try_advisory_lock()"},
+        {"pg_try_advisory_lock_shared(1)", "pg_try_advisory_lock_shared()"},
+        {"pg_advisory_unlock(1)", "pg_advisory_unlock()"},
+        {"pg_advisory_unlock_shared(1)", "pg_advisory_unlock_shared()"},
+        {"pg_advisory_unlock_all()", "pg_advisory_unlock_all()"},
+        {"PG_ADVISORY_LOCK (1)", "pg_advisory_lock()"},
+        {"pg_catalog.setseed/* x */(0)", "setseed()"},
+        {"\"pg_catalog\" . \"lastval\" ()", "lastval()"},
+        {"pg_catalog.set_config('a', 'b', false)", "set_config()"},
+        {"set_config('a', 'b', false)", "set_config()"},
+        {"set_config('a', 'b', $1)", "set_config()"},
+        {"set_config('a', 'b', not true)", "set_config()"},
+        {"set_config('a', 'b', true and false)", "set_config()"},
+        {"set_config('a', 'b', 'true')", "set_config()"},
+        {"set_config('a', true)", "set_config()"},
+        {"set_config('a', f(1, true), false)", "set_config()"},
+        {"set_config('a', (array['x', 'true'])[1], false)", "set_config()"},
+        {"set_config('a', set_config('b', 'c', false), true)", "set_config()"},
+        {"set_config('a', 'b', set_config('b', 'c', true)::bool)", "set_config()"},
+        {"set_config('a', 'b', \"true\")", "set_config()"}};
+    for (size_t i = 0; i < COUNT(called); i++) {
+        char sql[200];
+        snprintf(sql, sizeof sql, "SELECT %s", called[i][0]);
+        refused(sql, called[i][1]);
+        snprintf(sql, sizeof sql, "INSERT INTO t SELECT a FROM (SELECT f(%s)) x WHERE b", called[i][0]);
+        refused(sql, called[i][1]);
+    }
+    refused("CREATE TABLE t AS SELECT setseed(0)", "setseed()");
+    refused("CREATE MATERIALIZED VIEW v AS (SELECT lastval())", "lastval()");
+    static const char *const fine[] = {
+        "SELECT set_config('a', 'b', true)",
+        "SELECT set_config('a', 'b', /* x */ TRUE )",
+        "SELECT set_config('a', f(1, 2), true), set_config('b', (array['x', 'y'])[1], true)",
+        "SELECT set_config('a', set_config('b', 'c', true), true)",
+        "SELECT pg_advisory_xact_lock(1)",
+        "SELECT pg_try_advisory_xact_lock_shared(1)",
+        "SELECT nextval('s')",
+        "SELECT currval FROM t",
+        "SELECT my.setseed(1)",
+        "SELECT my.pg_catalog.setseed(1)",
+        "SELECT \"SETSEED\"(1)",
+        "SELECT 'setseed(1)'",
+        "SELECT 1 -- setseed(1)",
+        "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO u",
+        "COMMENT ON FUNCTION setseed(float8) IS ''",
+        "CREATE VIEW v AS SELECT lastval()",
+        "CREATE TABLE t (a int DEFAULT lastval())",
+        "CREATE TABLE t (a int GENERATED ALWAYS AS (b) STORED, c int "
+        "DEFAULT currval('s'))",
+        "SELECT current_setting('a')",
+        "SELECT set_config('a', 'b'",
+        "SELECT mysetseed(1), setseeds(1)"};
+    for (size_t i = 0; i < COUNT(fine); i++)
+        allowed(fine[i]);
+}
+
+static void test_several(void)
+{
+    static const char *const bad[] = {
+        "SELECT 1; SELECT 2",
+        "SELECT 1;SET a = 1",
+        "SELECT 1; -- x\n SELECT 2",
+        "SELECT 1;;x",
+        "SELECT ';'; SELECT 2",
+        "SELECT 1 /* ; */; DROP TABLE t",
+        "SELECT E'a\\'b'; SELECT 2",
+        "SELECT 'a\\'; SELECT 2 --'",
+        "SELECT U&'a\\'; SELECT 2",
+        "SELECT $$a$$; SELECT 2",
+        "SELECT a$b$; SELECT 2 -- $b$",
+        "SELECT $1; SELECT $2",
+        "SELECT $1$; SELECT 2 $$",
+        "SELECT 1'a'; SELECT 2",
+        "SELECT \"a\"\"\"; SELECT 2",
+        "SELECT 'a' -- x\n 'b\\'; SELECT 2",
+        "SELECT B'1'; SELECT 2",
+        "SELECT U&\"a\\\"; SELECT 2",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; SELECT 2",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN a THEN 1 END; END; SELECT 2",
+        "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); SELECT 3",
+        "DO $$ begin ; end $$; SELECT 1",
+        "CREATE TABLE begin_atomic (a int); END"};
+    for (size_t i = 0; i < COUNT(bad); i++)
+        refused(bad[i], "several statements in one text");
+    static const char *const fine[] = {"SELECT 'a; b'",
+                                       "SELECT 'it''s; fine'",
+                                       "SELECT E'a\\'; b'",
+                                       "SELECT E'a' \n 'b\\'; c'",
+                                       "SELECT $$a; b$$",
+                                       "SELECT $x$a; $$ $y$ b$x$;",
+                                       "SELECT \"a; b\"",
+                                       "SELECT 1 -- ; x\n",
+                                       "SELECT 1 /* ; /* ; */ ; */",
+                                       "SELECT e'\\\\\\'; x'",
+                                       "CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2)",
+                                       "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END",
+                                       "CREATE OR REPLACE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC INSERT "
+                                       "INTO t VALUES (1); SELECT CASE a WHEN 1 THEN "
+                                       "2 END; SELECT t.end, 1 AS case; END;",
+                                       "DO $$ begin perform 1; end $$",
+                                       "SELECT $1 ; ",
+                                       "SELECT U&'a; b'",
+                                       "SELECT x'1F;'",
+                                       "SELECT '\xc3\xa4;'",
+                                       "SELECT 'open; string",
+                                       "SELECT \"open; name",
+                                       "SELECT $$open; dollar",
+                                       "SELECT 1 ? 2, a @> b, c->>'d;'"};
+    for (size_t i = 0; i < COUNT(fine); i++)
+        allowed(fine[i]);
+}
+
+static void test_commits(void)
+{
+    static const char *const alone[] = {"CALL p()",
+                                        "VACUUM",
+                                        "vacuum (full) t",
+                                        "CLUSTER",
+                                        "REINDEX (CONCURRENTLY) TABLE t",
+                                        "DO 'x'",
+                                        "ANALYZE",
+                                        "REINDEX INDEX CONCURRENTLY i",
+                                        "CREATE INDEX CONCURRENTLY i ON t (a)",
+                                        "CREATE UNIQUE INDEX CONCURRENTLY ON t (a)",
+                                        "DROP INDEX CONCURRENTLY i",
+                                        "ALTER TABLE t DETACH PARTITION p CONCURRENTLY",
+                                        "CREATE DATABASE d",
+                                        "DROP DATABASE IF EXISTS d",
+                                        "CREATE TABLESPACE s LOCATION '/x'",
+                                        "DROP TABLESPACE s",
+                                        "ALTER SYSTEM SET a = 1",
+                                        "ALTER DATABASE d SET TABLESPACE s",
+                                        "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p",
+                                        "DROP SUBSCRIPTION s"};
+    for (size_t i = 0; i < COUNT(alone); i++) {
+        pqp_verdict v = pqp_guard_check(alone[i]);
+        ok(!v.construct && v.commits_itself, "commits by itself: %s", alone[i]);
+    }
+    static const char *const plain[] = {"SELECT 1",
+                                        "CREATE INDEX i ON t (a)",
+                                        "DROP INDEX i",
+                                        "ALTER DATABASE d SET a = 1",
+                                        "REFRESH MATERIALIZED VIEW CONCURRENTLY v",
+                                        "CREATE TABLE database (a int)",
+                                        "ALTER TABLE t SET TABLESPACE s",
+                                        "DROP TABLE system",
+                                        "TRUNCATE t",
+                                        "SELECT 'concurrently'",
+                                        "CREATE TABLE \"concurrently\" ()",
+                                        ""};
+    for (size_t i = 0; i < COUNT(plain); i++)
+        ok(!pqp_guard_check(plain[i]).commits_itself, "does not commit by itself: %s", plain[i]);
+}
+
+static void test_tags(void)
+{
+    static const char *const bad[] = {"BEGIN",
+                                      "START TRANSACTION",
+                                      "COMMIT",
+                                      "ROLLBACK",
+                                      "SAVEPOINT",
+                                      "RELEASE",
+                                      "PREPARE",
+                                      "PREPARE TRANSACTION",
+                                      "DEALLOCATE",
+                                      "DEALLOCATE ALL",
+                                      "SET",
+                                      "RESET",
+                                      "SET CONSTRAINTS",
+                                      "DISCARD ALL",
+                                      "DISCARD TEMP",
+                                      "LISTEN",
+                                      "UNLISTEN",
+                                      "DECLARE CURSOR",
+                                      "CLOSE CURSOR",
+                                      "CLOSE CURSOR ALL",
+                                      "COPY 5",
+                                      "COPY",
+                                      "LOCK TABLE",
+                                      "LOAD",
+                                      "FETCH 1",
+                                      "MOVE 1",
+                                      "COMMIT PREPARED"};
+    for (size_t i = 0; i < COUNT(bad); i++)
+        ok(pqp_guard_bad_tag(bad[i]), "B7: the tag %s must not come", bad[i]);
+    static const char *const fine[] = {
+        "",       "SELECT 1", "INSERT 0 1", "UPDATE 3", "CREATE TABLE", "SECURITY LABEL", "SETTLE",
+        "NOTIFY", "CALL",     "DO",         "VACUUM",   "SHOW",         "EXPLAIN",        "ALTER SYSTEM"};
+    for (size_t i = 0; i < COUNT(fine); i++)
+        ok(!pqp_guard_bad_tag(fine[i]), "the tag '%s' may come", fine[i]);
+    ok(!pqp_guard_bad_tag(NULL), "no tag is no bad tag");
+}
+
+/* What is checked here is that nothing is read behind the end (sanitizers), and that each text ends. */
+static void test_hostile(void)
+{
+    static const char *const texts[] = {"/* a /* b */ */ -- c\n ((select U&\"x\"\"\", E'a\\'b' \n 'c\\'', "
+                                        "$t$ $$ $t$, $1, 1.5e3, set_config('a',f(1),true)",
+                                        "create or replace function pg_catalog.f() returns int begin atomic "
+                                        "select case when 1 then 2 end; end;;",
+                                        "explain (analyze, format json) with a as (insert into temp select "
+                                        "1) select * into temp x from a; x"};
+    int runs = 0;
+    for (size_t i = 0; i < COUNT(texts); i++)
+        for (size_t n = 0; n <= strlen(texts[i]); n++, runs++) {
+            char *cut = strndup(texts[i], n);
+            (void)pqp_guard_check(cut);
+            free(cut);
+        }
+    static const char *const pieces[] = {"'",           "\"",
+                                         "$",           "$$",
+                                         "$a$",         "\\",
+                                         "--",          "/*",
+                                         "*/",          "\n",
+                                         " ",           "(",
+                                         ")",           "[",
+                                         "]",           ";",
+                                         ",",           ".",
+                                         "E'",          "U&'",
+                                         "U&\"",        "select ",
+                                         "into ",       "temp ",
+                                         "create ",     "begin atomic ",
+                                         "end ",        "case ",
+                                         "set_config(", "true",
+                                         "explain ",    "\xff",
+                                         "1",           "pg_temp.",
+                                         "pg_catalog.", "setseed(",
+                                         "function ",   "as "};
+    unsigned seed = 20;
+    for (; runs < 100000; runs++) {
+        char text[400] = "";
+        if (runs % 3)
+            strcpy(text, runs % 3 == 1 ? "select " : "create function f() begin atomic ");
+        for (int n = rand_r(&seed) % 20; n > 0; n--)
+            strcat(text, pieces[(size_t)rand_r(&seed) % COUNT(pieces)]);
+        char *exact = strdup(text);
+        pqp_verdict v = pqp_guard_check(exact);
+        if ((v.construct == NULL) != (v.way_out == NULL))
+            ok(false, "a refusal has a way out: %s", exact);
+        free(exact);
+    }
+    ok(true, "%d hostile texts came to an end", runs);
+    size_t size = 4000000;
+    char *big = malloc(size + 1);
+    if (!big)
+        bail("no memory");
+    static const char *const fill[] = {"set_config(", "((((",   "$a$b",  "/*", "'\n'",
+                                       "'--\n",       "U&\"\"", "case ", "1,"};
+    for (size_t i = 0; i < COUNT(fill); i++) {
+        memcpy(big, "select ", 7);
+        for (size_t n = 7; n < size; n++)
+            big[n] = fill[i][(n - 7) % strlen(fill[i])];
+        big[size] = '\0';
+        (void)pqp_guard_check(big);
+        ok(true, "4 MB of '%s' come to an end", i == 4 || i == 5 ? "quotes over lines" : fill[i]);
+    }
+    free(big);
+}
+
+int main(void)
+{
+    tap_begin(60);
+    test_first_words();
+    test_temporary();
+    test_explain();
+    test_functions();
+    test_several();
+    test_commits();
+    test_tags();
+    test_hostile();
+    return done_testing();
+}
