@@ -661,3 +661,11 @@ void pqp_lane_cut(pqp_lane *l, const char *reason)
     lose(l, PQP_PROOF_NONE, NULL);
     leave(l, NULL);
 }
+
+bool pqp_lane_is_cut(pqp_lane *l)
+{
+    enter(l);
+    bool dead = l->dead;
+    leave(l, NULL);
+    return dead;
+}

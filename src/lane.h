@@ -31,7 +31,8 @@ typedef struct pqp_stmt {
     size_t bytes; /* of SQL and parameters: bounds what is in flight */
     bool commits_itself;
     pqp_time deadline;
-    int index; /* the owner's: place in his array */
+    int index;     /* the owner's: place in his array */
+    bool repeated; /* the owner's: it was run again after an unknown outcome */
 
     /* guarded by lane->mu; the owner may read them once his call is over */
     PQP_LINK(pqp_stmt) link; /* in the backlog or the flight */
@@ -144,5 +145,6 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready);
 
 /* Fails everything that is left, as when the connection is lost. */
 void pqp_lane_cut(pqp_lane *l, const char *reason);
+bool pqp_lane_is_cut(pqp_lane *l); /* the connection is gone, one way or the other */
 
 #endif

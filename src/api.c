@@ -1,0 +1,294 @@
+/*
+ * api: the exported functions. Each checks its arguments and its pool, makes the deadline, and calls the one
+ * module that does the work.
+ */
+#include "base.h"
+
+#include "lease.h"
+#include "life.h"
+#include "share.h"
+
+const char *pqpool_version(void)
+{
+    return PACKAGE_VERSION;
+}
+
+/* ---- opening and closing ---- */
+
+static pqpool *open_checked(pqp_options *options, const char *const *keywords, const char *const *values,
+                            int expand_dbname, const pqpool_hooks *hooks, pqpool_error *err)
+{
+    pqp_target target = {0};
+    if (hooks && (hooks->size < offsetof(pqpool_hooks, on_event) || hooks->size > 4096)) {
+        pqp_refuse(err, PQPOOL_EINVAL, "hooks->size is %zu: begin the initialiser with PQPOOL_HOOKS", hooks->size);
+        return NULL;
+    }
+    if (pqp_options_check(options, err) != PQPOOL_OK)
+        return NULL;
+    if (pqp_target_init(&target, keywords, values, expand_dbname, err) != PQPOOL_OK)
+        return NULL;
+    if (!pqp_options_given(options, "connect_timeout")) {
+        char *seconds = pqp_target_value(&target, "connect_timeout"); /* libpq's own; it ignores it when asked as we ask */
+        if (seconds && atoi(seconds) > 0)
+            options->connect_timeout = (int64_t)atoi(seconds) * 1000;
+        free(seconds);
+    }
+    return pqp_life_open(options, &target, hooks, err);
+}
+
+pqpool *pqpool_open(const char *conninfo, const pqpool_hooks *hooks, pqpool_error *err)
+{
+    pqp_options options;
+    char *rest;
+    pqp_error_clear(err);
+    pqp_options_init(&options);
+    if (pqp_options_split(&options, conninfo, &rest, err) != PQPOOL_OK)
+        return NULL;
+    /* An empty string would be a database called "": leave the keyword out. */
+    bool any = rest[strspn(rest, " \t\n")] != '\0';
+    const char *keywords[] = {any ? "dbname" : NULL, NULL}, *values[] = {any ? rest : NULL, NULL};
+    pqpool *pool = NULL;
+    if (any && !pqp_options_is_conninfo(rest))
+        pqp_refuse(err, PQPOOL_EINVAL,
+                   "the connection string is not valid: it has neither keyword=value nor postgresql://");
+    else
+        pool = open_checked(&options, keywords, values, 1, hooks, err);
+    free(rest);
+    return pool;
+}
+
+pqpool *pqpool_open_params(const char *const *keywords, const char *const *values, int expand_dbname,
+                           const pqpool_hooks *hooks, pqpool_error *err)
+{
+    pqp_error_clear(err);
+    if (!keywords || !values) {
+        pqp_refuse(err, PQPOOL_EINVAL, "keywords and values must be arrays that end with NULL");
+        return NULL;
+    }
+    size_t n = 0;
+    while (keywords[n])
+        n++;
+    pqp_options options;
+    pqp_options_init(&options);
+    pqpool *pool = NULL;
+    char *rest = NULL;
+    const char **own = calloc(n + 1, sizeof *own); /* the values, a dbname without our options in it */
+    if (!own) {
+        pqp_no_memory(err);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        own[i] = values[i];
+        if (strncmp(keywords[i], "pool_", 5) == 0) {
+            if (values[i] && pqp_options_set(&options, keywords[i], values[i], err) != PQPOOL_OK)
+                goto done;
+        } else if (expand_dbname && !rest && values[i] && strcmp(keywords[i], "dbname") == 0 &&
+                   pqp_options_is_conninfo(values[i])) {
+            if (pqp_options_split(&options, values[i], &rest, err) != PQPOOL_OK)
+                goto done;
+            own[i] = rest;
+        }
+    }
+    pool = open_checked(&options, keywords, own, expand_dbname, hooks, err);
+done:
+    free(rest);
+    free(own);
+    return pool;
+}
+
+pqpool_code pqpool_close(pqpool *pool, int drain_ms)
+{
+    pqpool_code code = pqp_life_check(pool, NULL);
+    if (code != PQPOOL_OK)
+        return code;
+    if (drain_ms < PQPOOL_DEFAULT)
+        return PQPOOL_EINVAL;
+    return pqp_life_close(pool, drain_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : drain_ms);
+}
+
+pqpool_code pqpool_free(pqpool *pool)
+{
+    if (!pool)
+        return PQPOOL_OK;
+    pqpool_code code = pqp_life_check(pool, NULL);
+    return code == PQPOOL_OK ? pqp_life_free(pool) : code;
+}
+
+pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpool_error *err)
+{
+    pqpool_code code = pqp_life_check(pool, err);
+    if (code != PQPOOL_OK)
+        return code;
+    pqp_error_clear(err);
+    if (!option || !value)
+        return pqp_refuse(err, PQPOOL_EINVAL, "option and value must not be NULL");
+    int row = pqp_options_find(option);
+    if (row >= 0 && !pqp_options_row(row)->changeable)
+        return pqp_refuse(err, PQPOOL_EINVAL, "option %s is fixed once the pool is open", option);
+    pqp_pool_lock(pool);
+    pqp_options options = pool->options;
+    code = pqp_options_set(&options, option, value, err);
+    if (code == PQPOOL_OK)
+        code = pqp_options_check(&options, err);
+    if (code == PQPOOL_OK)
+        code = pqp_pool_reconfigure_locked(pool, &options, err);
+    pqp_pool_unlock(pool);
+    return code;
+}
+
+pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
+{
+    pqpool_code code = pqp_life_check(pool, NULL);
+    if (code != PQPOOL_OK)
+        return code;
+    if (!option || (!buf && size > 0))
+        return PQPOOL_EINVAL;
+    pqp_pool_lock(pool);
+    pqp_options options = pool->options;
+    pqp_pool_unlock(pool);
+    return pqp_options_print(&options, option, buf, size);
+}
+
+const char *pqpool_name(const pqpool *pool)
+{
+    return pqp_life_check(pool, NULL) == PQPOOL_OK ? pool->name : "";
+}
+
+pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats)
+{
+    pqpool_code code = pqp_life_check(pool, NULL);
+    if (code != PQPOOL_OK)
+        return code;
+    if (!stats || stats->size < sizeof stats->size)
+        return PQPOOL_EINVAL;
+    pqpool_stats_data all;
+    pqp_pool_lock(pool);
+    pqp_pool_stats_locked(pool, &all);
+    pqp_pool_unlock(pool);
+    all.size = stats->size;
+    memcpy(stats, &all, PQP_MIN(stats->size, sizeof all));
+    return PQPOOL_OK;
+}
+
+/* ---- lease ---- */
+
+pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err)
+{
+    return pqpool_acquire_within(pool, PQPOOL_DEFAULT, lease, err);
+}
+
+pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err)
+{
+    if (!lease)
+        return pqp_refuse(err, PQPOOL_EINVAL, "lease is NULL");
+    *lease = (pqpool_lease){0};
+    pqpool_code code = pqp_life_check(pool, err);
+    if (code != PQPOOL_OK)
+        return code;
+    if (timeout_ms < PQPOOL_DEFAULT)
+        return pqp_refuse(err, PQPOOL_EINVAL, "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
+                          timeout_ms);
+    int64_t ms = timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms;
+    return pqp_lease_acquire(pool, pqp_deadline(pqp_now(), ms), lease, err);
+}
+
+static pqpool_code end_lease(pqpool_lease *lease, bool discard)
+{
+    if (!lease || !lease->pool || !lease->conn)
+        return PQPOOL_EINVAL;
+    pqpool_code code = pqp_life_check(lease->pool, NULL);
+    return code == PQPOOL_OK ? pqp_lease_end(lease->pool, lease, discard) : code;
+}
+
+pqpool_code pqpool_release(pqpool_lease *lease)
+{
+    return end_lease(lease, false);
+}
+
+pqpool_code pqpool_discard(pqpool_lease *lease)
+{
+    return end_lease(lease, true);
+}
+
+void pqpool_release_auto(pqpool_lease *lease)
+{
+    if (lease && lease->conn)
+        (void)pqpool_release(lease);
+}
+
+/* ---- share ---- */
+
+/* The part every version has; a caller's larger struct is fine as long as what we don't know is 0. */
+static pqpool_code check_size(const pqpool_stmt *stmts, int n, pqpool_error *err)
+{
+    if (n == 0)
+        return PQPOOL_OK;
+    size_t size = stmts[0].size;
+    if (size < sizeof(pqpool_stmt) || size > 4096 || size % _Alignof(pqpool_stmt) != 0)
+        return pqp_refuse(err, PQPOOL_EINVAL, "stmt.size is %zu: begin the initialiser with PQPOOL_STMT", size);
+    for (int i = 0; i < n; i++) {
+        const char *at = (const char *)stmts + (size_t)i * size;
+        for (size_t k = sizeof(pqpool_stmt); k < size; k++)
+            if (at[k] != 0)
+                return pqp_refuse(err, PQPOOL_EINVAL, "statement %d uses a field this version of the library lacks", i);
+    }
+    return PQPOOL_OK;
+}
+
+PGresult *pqpool_exec_stmt(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *err)
+{
+    PGresult *result = NULL;
+    if (pqp_life_check(pool, err) != PQPOOL_OK)
+        return NULL;
+    if (!stmt) {
+        pqp_refuse(err, PQPOOL_EINVAL, "stmt is NULL");
+        return NULL;
+    }
+    if (check_size(stmt, 1, err) != PQPOOL_OK)
+        return NULL;
+    if (pqp_share_run(pool, stmt, 1, &result, err) != PQPOOL_OK && err)
+        err->row = -1; /* it is no group */
+    return result;
+}
+
+PGresult *pqpool_exec(pqpool *pool, const char *sql, pqpool_error *err)
+{
+    return pqpool_exec_stmt(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql}, err);
+}
+
+PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types, const char *const *values,
+                             const int *lengths, const int *formats, int result_format, pqpool_error *err)
+{
+    pqpool_stmt stmt = {PQPOOL_STMT,
+                        .sql = sql,
+                        .n_params = n_params,
+                        .param_types = types,
+                        .param_values = values,
+                        .param_lengths = lengths,
+                        .param_formats = formats,
+                        .result_format = result_format};
+    return pqpool_exec_stmt(pool, &stmt, err);
+}
+
+pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode, PGresult **results,
+                            pqpool_error *errors)
+{
+    pqpool_error why;
+    pqpool_code code = pqp_life_check(pool, &why);
+    if (code == PQPOOL_OK && (n < 0 || (n > 0 && (!stmts || !results))))
+        code = pqp_refuse(&why, PQPOOL_EINVAL, "n is %d; stmts and results must hold that many", n);
+    if (code == PQPOOL_OK && mode != PQPOOL_EACH)
+        code = pqp_refuse(&why, PQPOOL_EINVAL, "mode is %d: this version knows PQPOOL_EACH; for all or nothing use a "
+                          "transaction on a lease", (int)mode);
+    if (code == PQPOOL_OK)
+        code = check_size(stmts, n, &why);
+    if (code == PQPOOL_OK)
+        return pqp_share_run(pool, stmts, n, results, errors);
+    for (int i = 0; i < n; i++) {
+        if (results)
+            results[i] = NULL;
+        if (errors)
+            errors[i] = why;
+    }
+    return code;
+}

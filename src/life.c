@@ -1,0 +1,161 @@
+#include "life.h"
+
+#include <stdio.h>
+
+#include "keeper.h"
+
+#define MAGIC UINT64_C(0x706f6f6c31767170)
+
+/* How long a forced close waits for the errands it has set off, and free for those still under way. */
+#define FORCED_TIME (2 * PQP_SECOND)
+
+/* ---- the process: counted up in each forked child, so that no call needs getpid() ---- */
+
+static _Atomic unsigned process = 1;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static int fork_rc;
+
+static void in_child(void)
+{
+    atomic_fetch_add(&process, 1);
+}
+
+static void register_fork(void)
+{
+    fork_rc = pthread_atfork(NULL, NULL, in_child);
+}
+
+pqpool_code pqp_life_check(const pqpool *p, pqpool_error *err)
+{
+    if (!p)
+        return pqp_refuse(err, PQPOOL_EINVAL, "pool is NULL: did pqpool_open() fail?");
+    if (p->magic != MAGIC)
+        return pqp_refuse(err, PQPOOL_EINVAL, "this is no pool, or it was freed");
+    if (p->process != atomic_load(&process))
+        return pqp_refuse(err, PQPOOL_EFORKED, "the pool belongs to the parent process; open one of your own after fork()");
+    return PQPOOL_OK;
+}
+
+/* ---- opening ---- */
+
+/* Options that this version checks and keeps but does not act on: whoever sets one should know. */
+static void tell_idle_options(pqpool *p)
+{
+    const pqp_option_row *row;
+    for (int i = 0; (row = pqp_options_row(i)); i++)
+        if (!row->in_force && pqp_options_given(&p->options, row->name))
+            pqp_log(&p->events, PQPOOL_LOG_WARN, "option %s is accepted but has no effect in version %s", row->name,
+                    PACKAGE_VERSION);
+}
+
+pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks, pqpool_error *err)
+{
+    pqpool *p = NULL;
+    pthread_once(&fork_once, register_fork);
+    if (fork_rc != 0) {
+        pqp_no_memory(err);
+        goto done;
+    }
+    p = pqp_pool_new(options, target, hooks, err);
+    if (!p)
+        goto done;
+    p->process = atomic_load(&process);
+    p->magic = MAGIC;
+    int rc = pqp_keeper_start(p);
+    if (rc != 0) {
+        pqp_refuse(err, PQPOOL_ENOMEM, "the pool's thread could not be started: %s", strerror(rc));
+        pqp_pool_unref(p);
+        p = NULL;
+        goto done;
+    }
+    tell_idle_options(p);
+done:
+    pqp_target_fini(target);
+    return p;
+}
+
+/* ---- closing ---- */
+
+static int connections_but_leases(const pqpool *p)
+{
+    return pqp_slots_total(&p->slots) - p->slots.in[PQP_SLOT_LEASED].count;
+}
+
+/* Waits, the mutex held, until the pool is empty; leases count only if asked. */
+static bool wait_empty(pqpool *p, bool leases_too, pqp_time deadline)
+{
+    while ((leases_too ? pqp_slots_total(&p->slots) : connections_but_leases(p)) > 0) {
+        if (pqp_now() >= deadline)
+            return false;
+        pqp_cond_wait(&p->changed, &p->mu, deadline);
+    }
+    return true;
+}
+
+static void stop_taking(pqpool *p)
+{
+    pqpool_error why;
+    pqp_refuse(&why, PQPOOL_ECLOSED, "the pool was closed while the call waited");
+    p->closing = true;
+    pqp_store(&p->closed, 1);
+    pqp_pool_fail_waiters_locked(p, &why);
+    for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
+        pqp_pool_drain_locked(p, s);
+}
+
+static void cut_lanes(pqpool *p)
+{
+    for (;;) {
+        pqp_pool_lock(p);
+        pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head;
+        while (s && pqp_lane_is_cut(s->lane))
+            s = s->link.next;
+        pqp_pool_unlock(p);
+        if (!s)
+            return;
+        pqp_lane_cut(s->lane, "the pool was closed");
+    }
+}
+
+pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
+{
+    pqp_time deadline = pqp_deadline(pqp_now(), drain_ms);
+    pqp_pool_lock(p);
+    if (!p->closing)
+        stop_taking(p);
+    pqp_pool_unlock(p); /* settles: idle connections go */
+    pqp_pool_lock(p);
+    bool drained = wait_empty(p, true, deadline);
+    pqp_pool_unlock(p);
+    if (drained)
+        return PQPOOL_OK;
+    cut_lanes(p);
+    pqp_pool_kick(p);
+    if (drain_ms != 0) {
+        pqp_pool_lock(p);
+        (void)wait_empty(p, false, pqp_now() + FORCED_TIME);
+        pqp_pool_unlock(p);
+    }
+    return PQPOOL_ETIMEDOUT;
+}
+
+pqpool_code pqp_life_free(pqpool *p)
+{
+    pqp_pool_lock(p);
+    bool busy = p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_depot_out(&p->waiters) + pqp_depot_out(&p->calls) > 0;
+    pqp_pool_unlock(p);
+    if (busy)
+        return PQPOOL_EBUSY;
+    (void)pqp_life_close(p, 0);
+    pqp_pool_lock(p);
+    (void)wait_empty(p, true, pqp_now() + FORCED_TIME);
+    pqp_pool_unlock(p);
+    pqp_keeper_stop(p);
+    pqp_pool_lock(p);
+    for (pqp_time end = pqp_now() + FORCED_TIME; p->jobs > 0 && pqp_now() < end;)
+        pqp_cond_wait(&p->changed, &p->mu, end);
+    pqp_mutex_unlock(&p->mu);
+    p->magic = 0;
+    pqp_pool_unref(p); /* an errand that hangs in the resolver frees the memory when it is let go */
+    return PQPOOL_OK;
+}

@@ -1,0 +1,142 @@
+/*
+ * pg: what tests with a server share: a control connection outside any pool, threads that start together.
+ */
+#ifndef SUPPORT_PG_H
+#define SUPPORT_PG_H
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <libpq-fe.h>
+#include <pqpool-ops.h>
+#include <pqpool.h>
+
+#include "tap.h"
+
+__attribute__((unused)) static double now_s(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+__attribute__((unused)) static void sleep_ms(int ms)
+{
+    poll(NULL, 0, ms);
+}
+
+/* A connection outside the pool. Skips the whole program when there is no server. */
+__attribute__((unused)) static PGconn *control(void)
+{
+    if (!getenv("PGHOST"))
+        skip_all("no server: run through t/with-pg");
+    PGconn *c = PQconnectdb("application_name=control");
+    if (PQstatus(c) != CONNECTION_OK)
+        bail("control connection: %s", PQerrorMessage(c));
+    return c;
+}
+
+/* One value as text, in a buffer of this thread's; "" for no row; bails when the statement fails. */
+__attribute__((unused, format(printf, 2, 3))) static const char *one(PGconn *c, const char *fmt, ...)
+{
+    static _Thread_local char value[4000];
+    char sql[4000];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(sql, sizeof sql, fmt, args);
+    va_end(args);
+    PGresult *res = PQexec(c, sql);
+    ExecStatusType status = PQresultStatus(res);
+    if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+        bail("%s: %s", sql, PQerrorMessage(c));
+    snprintf(value, sizeof value, "%s", PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "");
+    PQclear(res);
+    return value;
+}
+
+/* How many server processes serve connections of this application name. */
+__attribute__((unused)) static int backends(PGconn *c, const char *application)
+{
+    return atoi(one(c, "select count(*) from pg_stat_activity where application_name = '%s'", application));
+}
+
+/* Waits until a condition holds, up to 10 s (times the slowness); for what another process does. */
+#define eventually(condition)                                                                                \
+    __extension__({                                                                                          \
+        bool holds_ = false;                                                                                 \
+        for (double end_ = now_s() + 10.0 * tap_slowness(); !(holds_ = (condition)) && now_s() < end_;)      \
+            sleep_ms(2);                                                                                     \
+        holds_;                                                                                              \
+    })
+
+__attribute__((unused)) static pqpool *open_pool(const char *conninfo, const pqpool_hooks *hooks)
+{
+    pqpool_error err;
+    pqpool *pool = pqpool_open(conninfo, hooks, &err);
+    if (!pool)
+        bail("pqpool_open(%s): %s", conninfo, err.message);
+    return pool;
+}
+
+__attribute__((unused)) static void close_pool(pqpool *pool)
+{
+    pqpool_close(pool, 5000);
+    pqpool_code code = pqpool_free(pool);
+    if (code != PQPOOL_OK)
+        bail("pqpool_free: %s", pqpool_code_name(code));
+}
+
+__attribute__((unused)) static pqpool_stats_data stats(pqpool *pool)
+{
+    pqpool_stats_data s = {PQPOOL_STATS};
+    if (pqpool_stats(pool, &s) != PQPOOL_OK)
+        bail("pqpool_stats");
+    return s;
+}
+
+/* Threads that begin at the same instant. */
+typedef struct crew {
+    int n;
+    void (*work)(int i, void *arg);
+    void *arg;
+    pthread_barrier_t start;
+    pthread_t threads[256];
+    _Atomic int next;
+} crew;
+
+__attribute__((unused)) static void *crew_main(void *arg)
+{
+    crew *c = arg;
+    int i = c->next++;
+    pthread_barrier_wait(&c->start);
+    c->work(i, c->arg);
+    return NULL;
+}
+
+__attribute__((unused)) static void crew_start(crew *c, int n, void (*work)(int, void *), void *arg)
+{
+    *c = (crew){.n = n, .work = work, .arg = arg};
+    pthread_barrier_init(&c->start, NULL, (unsigned)n);
+    for (int i = 0; i < n; i++)
+        if (pthread_create(&c->threads[i], NULL, crew_main, c) != 0)
+            bail("pthread_create");
+}
+
+__attribute__((unused)) static void crew_join(crew *c)
+{
+    for (int i = 0; i < c->n; i++)
+        pthread_join(c->threads[i], NULL);
+    pthread_barrier_destroy(&c->start);
+}
+
+__attribute__((unused)) static void in_threads(int n, void (*work)(int, void *), void *arg)
+{
+    crew c;
+    crew_start(&c, n, work, arg);
+    crew_join(&c);
+}
+
+#endif
