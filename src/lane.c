@@ -404,7 +404,7 @@ static bool leave(pqp_lane *l, pqp_call *self)
             l->polls_write = l->want_write;
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)
             l->kick = true;
-        note_driving(l, driving || l->driver == PQP_DRIVER_KEEPER);
+        note_driving(l, driving || l->driver_at_work || l->driver == PQP_DRIVER_KEEPER);
         bool kick = l->kick, tell = l->orphaned;
         l->kick = l->orphaned = false;
         pqp_call *wakes = l->wakes;
@@ -471,6 +471,7 @@ static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
 static void drive(pqp_lane *l, pqp_call *call)
 {
     call->waking = false;
+    l->driver_at_work = true;
     while (call->remaining > 0) {
         pqp_time deadline = next_deadline(call);
         if (deadline != PQP_NEVER && pqp_now() >= deadline) {
@@ -484,7 +485,7 @@ static void drive(pqp_lane *l, pqp_call *call)
         l->driver_awake = true;
         pump(l, ready & PQP_READY_READ);
     }
-    l->driver_awake = false;
+    l->driver_awake = l->driver_at_work = false;
     l->driver = PQP_DRIVER_NONE;
     l->driver_call = NULL;
 }

@@ -92,6 +92,7 @@ typedef struct pqp_lane {
     pqp_call *driver_call;             /* of PQP_DRIVER_CALL */
     bool polls_write;                  /* the driver's wait under way looks for WRITE; only he sets it */
     bool want_write;                   /* the transport has more to write */
+    bool driver_at_work;               /* he has accepted the role, and not given it back */
     bool driver_awake;                 /* he holds the lock, and will look at his call before he sleeps */
     bool kick;                         /* the driver must look again */
     bool orphaned;                     /* the keeper must be told that it drives */

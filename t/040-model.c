@@ -1,0 +1,423 @@
+/*
+ * The lane's own code over a fake transport, in every order its threads could run.
+ *
+ * Three callers run two statements each on one lane, with a keeper beside them; the world outside answers, lets
+ * time pass, or cuts the connection, whenever it likes. Checked in every state: nobody waits for what will never
+ * come; at the end: each caller got his own answer or the truth about it, nothing was sent twice, nothing that
+ * was called unsent was ever sent, and the lane is empty.
+ */
+#include "tap.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+int main(void)
+{
+    skip_all("the model switches stacks by itself, which sanitizers can't follow; run it in an ordinary build");
+}
+#else
+
+#include "lane.h"
+#include "model/sched.h"
+
+enum { CALLERS = 3, STMTS = 2, KEEPER = CALLERS };
+
+typedef enum { RUN, RUN_WITH_DEADLINE, ABANDON } manner;
+
+/* What the fake connection holds of a statement. */
+typedef struct fate {
+    bool sent, answered, given_back, dropped;
+} fate;
+
+typedef struct scene {
+    pqp_lane lane;
+    pqp_call call[CALLERS];
+    pqp_stmt stmt[CALLERS][STMTS];
+    fate fate[CALLERS][STMTS];
+    manner manner[CALLERS][STMTS];
+    int statements; /* each caller runs */
+
+    /* the wire: numbers of statements, caller * STMTS + k */
+    int out[CALLERS * STMTS], n_out;       /* in libpq's send buffer */
+    int server[CALLERS * STMTS], n_server; /* at the server */
+    int in[CALLERS * STMTS], n_in;         /* answers in the socket */
+    int read[CALLERS * STMTS], n_read;     /* answers read, not yet taken */
+    int part;                              /* of the first answer: result, NULL, sync point */
+    bool full;                             /* the socket takes nothing just now */
+    bool cut, cut_seen, kicked, keeper_kicked;
+    bool may_fill, may_cut, may_age;
+} scene;
+
+_Static_assert(sizeof(scene) <= MODEL_DATA, "the scene fits");
+#define S ((scene *)model_data())
+
+pqp_time pqp_now(void)
+{
+    return model_time();
+}
+
+/* error.c formats with more stack than a model thread has. */
+pqpool_code pqp_fail(pqpool_error *err, pqpool_code code, pqpool_outcome outcome, const char *fmt, ...)
+{
+    (void)fmt;
+    err->code = (int32_t)code;
+    err->outcome = (int32_t)outcome;
+    return code;
+}
+
+void pqp_error_clear(pqpool_error *err)
+{
+    err->code = PQPOOL_OK;
+}
+
+static fate *fate_of(int number)
+{
+    return &S->fate[number / STMTS][number % STMTS];
+}
+
+void pqp_depot_put(pqp_depot *d, void *object)
+{
+    (void)d;
+    int number = (int)((pqp_stmt *)object - &S->stmt[0][0]);
+    if (fate_of(number)->given_back)
+        model_violation("a statement went back to its depot twice");
+    fate_of(number)->given_back = true;
+}
+
+/* ---- the fake transport ---- */
+
+static PGresult *result_of(int number)
+{
+    return (PGresult *)(uintptr_t)(number + 1);
+}
+
+static int fake_flush(pqp_wire *w)
+{
+    (void)w;
+    if (S->cut)
+        return 0; /* as libpq: write errors are swallowed, reading tells */
+    if (S->full)
+        return S->n_out > 0;
+    for (int i = 0; i < S->n_out; i++)
+        S->server[S->n_server++] = S->out[i];
+    S->n_out = 0;
+    return 0;
+}
+
+static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request)
+{
+    (void)w;
+    int number = request->n_params; /* carries it */
+    if (S->cut_seen)
+        return PQP_SENT_NOTHING;
+    if (fate_of(number)->sent)
+        model_violation("a statement was sent twice");
+    fate_of(number)->sent = true;
+    S->out[S->n_out++] = number;
+    return PQP_SENT_WHOLE;
+}
+
+static bool fake_consume(pqp_wire *w)
+{
+    (void)w;
+    for (int i = 0; i < S->n_in; i++)
+        S->read[S->n_read++] = S->in[i];
+    S->n_in = 0;
+    S->cut_seen |= S->cut;
+    return !S->cut;
+}
+
+static pqp_answer fake_next(pqp_wire *w)
+{
+    (void)w;
+    if (S->n_read == 0) {
+        if (S->cut_seen)
+            return (pqp_answer){.kind = PQP_NEXT_END};
+        return (pqp_answer){.kind = PQP_NEXT_BUSY};
+    }
+    int number = S->read[0];
+    switch (S->part++) {
+    case 0:
+        return (pqp_answer){.kind = PQP_NEXT_RESULT, .result = result_of(number)};
+    case 1:
+        return (pqp_answer){.kind = PQP_NEXT_END};
+    default:
+        S->part = 0;
+        memmove(S->read, S->read + 1, (size_t)--S->n_read * sizeof S->read[0]);
+        return (pqp_answer){.kind = PQP_NEXT_SYNC};
+    }
+}
+
+static bool fake_alive(pqp_wire *w)
+{
+    (void)w;
+    return !S->cut_seen;
+}
+
+static bool fake_clean(pqp_wire *w)
+{
+    (void)w;
+    return true;
+}
+
+static void fake_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
+{
+    (void)w, (void)fatal;
+    why->code = PQPOOL_ELOST;
+}
+
+static void fake_clear(PGresult *result)
+{
+    fate_of((int)(uintptr_t)result - 1)->dropped = true;
+}
+
+static bool readable(void)
+{
+    return S->n_in > 0 || (S->cut && !S->cut_seen);
+}
+
+static bool may_wake(void *arg)
+{
+    return S->kicked || readable() || (arg && !S->full);
+}
+
+static int fake_wait(pqp_wire *w, bool write, pqp_time deadline)
+{
+    (void)w;
+    model_wait(may_wake, write ? S : NULL, deadline);
+    S->kicked = false;
+    return (readable() ? PQP_READY_READ : 0) | (write && !S->full ? PQP_READY_WRITE : 0);
+}
+
+static void fake_kick(pqp_wire *w)
+{
+    (void)w;
+    if (!PQP_PLANTED(LOST_KICK))
+        S->kicked = true;
+}
+
+static const pqp_transport fake = {
+    .send = fake_send,
+    .flush = fake_flush,
+    .consume = fake_consume,
+    .next = fake_next,
+    .alive = fake_alive,
+    .clean = fake_clean,
+    .describe = fake_describe,
+    .clear = fake_clear,
+    .wait = fake_wait,
+    .kick = fake_kick,
+};
+
+/* ---- the threads ---- */
+
+static void check_answer(const pqp_stmt *m, int number)
+{
+    if (m->code == PQPOOL_OK && m->result != result_of(number))
+        model_violation("a caller got another's answer");
+    if (m->code != PQPOOL_OK && m->code != PQPOOL_ELOST && m->code != PQPOOL_ETIMEDOUT)
+        model_violation("an outcome that can't be");
+    if (m->code == PQPOOL_ELOST && !S->cut)
+        model_violation("lost, and nothing was cut");
+    if (m->outcome == PQPOOL_NOT_SENT && fate_of(number)->sent)
+        model_violation("NOT_SENT of a statement that was sent");
+    if (m->outcome == PQPOOL_UNKNOWN && !fate_of(number)->sent)
+        model_violation("UNKNOWN of a statement that was never sent");
+}
+
+static void caller(int self)
+{
+    static const pqpool_stmt numbers[] = {{.n_params = 0}, {.n_params = 1}, {.n_params = 2},
+                                          {.n_params = 3}, {.n_params = 4}, {.n_params = 5}};
+    pqp_call *call = &S->call[self];
+    for (int k = 0; k < S->statements; k++) {
+        int number = self * STMTS + k;
+        pqp_stmt *m = &S->stmt[self][k];
+        manner how = S->manner[self][k];
+        m->request = &numbers[number];
+        m->bytes = 1;
+        m->deadline = how == RUN_WITH_DEADLINE ? 1 : PQP_NEVER;
+        call->unsent_deadline = PQP_NEVER;
+        call->members = m;
+        bool driving = pqp_lane_submit(&S->lane, call);
+        if (how == ABANDON)
+            pqp_lane_abandon(&S->lane, call, driving);
+        else
+            pqp_lane_wait(&S->lane, call, driving);
+        if (how != ABANDON)
+            check_answer(m, number);
+        pqp_lane_part(&S->lane, call);
+        if (call->members) {
+            S->fate[self][k].answered = true;
+            pqp_depot_put(NULL, m);
+        }
+    }
+}
+
+static bool keeper_called(void *arg)
+{
+    (void)arg;
+    bool drives = S->lane.driver == PQP_DRIVER_KEEPER;
+    return S->keeper_kicked || (drives && (readable() || (S->lane.want_write && !S->full)));
+}
+
+static void tell_keeper(void *owner)
+{
+    (void)owner;
+    S->keeper_kicked = true;
+}
+
+static void keeper(int self)
+{
+    (void)self;
+    for (;;) {
+        model_wait(keeper_called, NULL, INT64_MAX);
+        S->keeper_kicked = false;
+        pqp_lane_tend(&S->lane, readable());
+    }
+}
+
+/* ---- the world outside ---- */
+
+static bool can_answer(void)
+{
+    return S->n_server > 0 && !S->cut;
+}
+
+static void answer(void)
+{
+    S->in[S->n_in++] = S->server[0];
+    memmove(S->server, S->server + 1, (size_t)--S->n_server * sizeof S->server[0]);
+}
+
+static bool can_cut(void)
+{
+    return S->may_cut && !S->cut;
+}
+
+static void cut(void)
+{
+    S->cut = true;
+}
+
+static bool can_age(void)
+{
+    return S->may_age && model_time() == 0;
+}
+
+static void age(void)
+{
+    model_set_time(1);
+}
+
+static bool can_fill(void)
+{
+    return S->may_fill;
+}
+
+static void fill(void)
+{
+    S->may_fill = false;
+    S->full = true;
+}
+
+static bool can_empty(void)
+{
+    return S->full;
+}
+
+static void empty(void)
+{
+    S->full = false;
+}
+
+static const model_event events[] = {{"answer", can_answer, answer, false},
+                                     {"drain", can_empty, empty, false},
+                                     {"CUT", can_cut, cut, true},
+                                     {"TIME", can_age, age, true},
+                                     {"FULL", can_fill, fill, true}};
+
+static const char *check_end(void)
+{
+    const pqp_lane *l = &S->lane;
+    if (l->inbox || l->backlog.head || l->flight.head)
+        return "something was left in the lane";
+    if (l->load != 0)
+        return "the lane's load does not return to 0";
+    for (int i = 0; i < CALLERS; i++)
+        for (int k = 0; k < S->statements; k++)
+            if (S->call[i].parker.mu.owner == 0 && S->stmt[i][k].request && !S->fate[i][k].given_back)
+                return "a statement never came back";
+    return NULL;
+}
+
+/* ---- scenarios ---- */
+
+static int n_callers, n_statements;
+static manner first_manner; /* of the first caller's first statement */
+static bool with_cut, with_full;
+
+static void setup(void)
+{
+    scene *s = S;
+    s->statements = n_statements;
+    if (pqp_lane_init(&s->lane, &fake, NULL, tell_keeper, NULL) != 0)
+        abort();
+    s->lane.window = 2;
+    s->lane.accepting = 1;
+    s->may_cut = with_cut;
+    s->may_fill = with_full;
+    s->may_age = first_manner == RUN_WITH_DEADLINE;
+    s->manner[0][0] = first_manner;
+    for (int i = 0; i < n_callers; i++) {
+        if (pqp_call_init(&s->call[i]) != 0)
+            abort();
+        model_spawn(i, caller, false);
+    }
+    model_spawn(KEEPER, keeper, true);
+}
+
+static model_report explore(int callers, int statements, manner how, bool cuts, bool full, int preemptions,
+                            uint64_t random_runs)
+{
+    n_callers = callers;
+    n_statements = statements;
+    first_manner = how;
+    with_cut = cuts;
+    with_full = full;
+    model_spec spec = {.name = "lane",
+                       .setup = setup,
+                       .events = events,
+                       .n_events = (int)(sizeof events / sizeof *events),
+                       .check = check_end,
+                       .preemptions = preemptions,
+                       .max_states = getenv("PQPOOL_MODEL_STATES") ? strtoull(getenv("PQPOOL_MODEL_STATES"), NULL, 10) : 0,
+                       .random_runs = random_runs,
+                       .seed = getenv("PQPOOL_SEED") ? strtoull(getenv("PQPOOL_SEED"), NULL, 10) : 1};
+    return model_explore(&spec);
+}
+
+static const char *const manners[] = {"no fault", "a time-out", "an abandoned statement"};
+
+static void expect_clean(const char *what, model_report r)
+{
+    if (!ok(!r.violation, "%s: nothing is lost, late, doubled or mixed up", what))
+        diag("%s\nthe way there: %s", r.violation, r.trace);
+    if (r.runs)
+        diag("%llu random runs, %llu steps", (unsigned long long)r.runs, (unsigned long long)r.steps);
+    else
+        diag("%llu states, %llu steps%s", (unsigned long long)r.states, (unsigned long long)r.steps,
+             r.complete ? "" : ", not all of them");
+}
+
+#include <time.h>
+int main(int argc, char **argv)
+{
+    (void)manners; (void)expect_clean;
+    int c = atoi(argv[1]), k = atoi(argv[2]), how = atoi(argv[3]), cu = atoi(argv[4]), fu = atoi(argv[5]), p = atoi(argv[6]);
+    (void)argc;
+    model_planted = argc > 7 ? atoi(argv[7]) : 0;
+    clock_t t = clock();
+    model_report r = explore(c, k, (manner)how, cu, fu, p, argc > 8 ? strtoull(argv[8], 0, 10) : 0);
+    printf("%s | states %llu steps %llu complete %d  %.1fs\n%s\n", r.violation ? r.violation : "clean", (unsigned long long)r.states, (unsigned long long)r.steps, r.complete, (double)(clock() - t) / CLOCKS_PER_SEC, r.trace);
+    return 0;
+}
+#endif
