@@ -9,6 +9,7 @@
 #include "report.h"
 #include "settings.h"
 #include "target.h"
+#include "ticks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,8 @@
 #define MAX_CELLS (MODE_COUNT * 2 * 2)
 #define OWN_CONNECTIONS 2 /* the one that makes the tables, and the observer's */
 #define CLOSE_DRAIN_MS 2000
+#define RECONNECT_TRIES 10
+#define RECONNECT_PAUSE (500 * TICKS_MS)
 
 struct demo {
     settings settings;
@@ -136,7 +139,8 @@ static bool measure(struct demo *d, cell *c, const target_route *route)
     pqpool_close(pool, CLOSE_DRAIN_MS);
     if (pqpool_free(pool) != PQPOOL_OK)
         complain("the pool of %s is still in use after it was closed", request_mode_name(c->mode));
-    observer_wait_gone(d->observer, name); /* the next pool needs the room */
+    if (good)
+        observer_wait_gone(d->observer, name); /* the next pool needs the room */
     return good;
 }
 
@@ -183,12 +187,22 @@ static bool measure_all(struct demo *d)
 
 /* ---- after it ---- */
 
-/* Removes the schema, over a new connection if the old one broke. */
+/* Makes our connection anew; a server that restarts gets some time for it. */
+static bool reconnect(PGconn *conn)
+{
+    for (int i = 0; i < RECONNECT_TRIES; i++) {
+        PQreset(conn);
+        if (PQstatus(conn) == CONNECTION_OK)
+            return true;
+        ticks_sleep(RECONNECT_PAUSE);
+    }
+    return false;
+}
+
+/* Removes the schema; if need be over a new connection, as libpq may not know yet that ours is broken. */
 static bool remove_schema(struct demo *d)
 {
-    if (PQstatus(d->board) != CONNECTION_OK)
-        PQreset(d->board);
-    if (board_drop(d->board, d->schema))
+    if (board_drop(d->board, d->schema) || (reconnect(d->board) && board_drop(d->board, d->schema)))
         return true;
     complain("the schema %s is still there; remove it with: DROP SCHEMA %s CASCADE", d->schema, d->schema);
     return false;

@@ -107,14 +107,12 @@ static void tell_speed(const struct set *s)
     if (alike(against_parallel))
         tell("Between shared and parallel the speed does not decide; the connections do.");
     else if (against_parallel < 1)
-        tell("Shared was slower than parallel: statements on one connection run one after another in one "
-             "server"
-             " process, which is one core at most, while parallel had %d of them at work.",
+        tell("Shared was slower than parallel: statements on one connection run one after another in"
+             " one server process, which uses one core at most, where parallel had up to %d of them.",
              parallel->connections_peak);
     else
-        tell(
-            "Shared was the faster of the two: a group goes out together and costs one round trip, and nobody"
-            " waits for a connection.");
+        tell("Shared was the faster of the two: a group goes out together and costs one round trip,"
+             " and nobody waits for a connection.");
 }
 
 static void tell_auto(const struct set *s)
