@@ -24,21 +24,18 @@ enum way { ONE_BY_ONE, PARALLEL, TRANSACTION, SHARED, N_WAYS };
 static const char *const way_names[N_WAYS] = {"one lease after another", "a lease each, in parallel",
                                               "one transaction", "shared"};
 
+#define LIKES_OF_THESE " FROM article_likes WHERE article_id = ANY ($1::int8[])"
+#define ACTIVE_OF_THESE " FROM participation WHERE article_id = ANY ($1::int8[]) AND status = 'ACTIVE'"
 static const char *const queries[] = {
     "WITH filtered_articles AS (SELECT id FROM articles WHERE id < $1::int8 ORDER BY id DESC LIMIT 10)"
     " SELECT a.id, a.title, m.nickname FROM filtered_articles f JOIN articles a ON a.id = f.id"
     " JOIN member m ON m.id = a.member_id ORDER BY a.id DESC",
-    "SELECT article_id, count(*) FROM article_likes WHERE article_id = ANY ($1::int8[]) GROUP BY 1 ORDER BY "
-    "1",
-    "SELECT article_id, count(*) FROM participation WHERE article_id = ANY ($1::int8[]) AND status = 'ACTIVE'"
-    " GROUP BY 1 ORDER BY 1",
-    "SELECT DISTINCT article_id FROM article_likes WHERE article_id = ANY ($1::int8[]) AND member_id = 3 "
-    "ORDER BY 1",
-    "SELECT count(*) FROM article_likes WHERE article_id = ANY ($1::int8[]) GROUP BY article_id ORDER BY "
-    "article_id",
-    "SELECT count(*) FROM participation WHERE article_id = ANY ($1::int8[]) AND status = 'ACTIVE'"
-    " GROUP BY article_id ORDER BY article_id",
-    "SELECT article_id FROM article_likes WHERE article_id = ANY ($1::int8[]) GROUP BY 1 ORDER BY 1",
+    "SELECT article_id, count(*)" LIKES_OF_THESE " GROUP BY article_id ORDER BY article_id",
+    "SELECT article_id, count(*)" ACTIVE_OF_THESE " GROUP BY article_id ORDER BY article_id",
+    "SELECT DISTINCT article_id" LIKES_OF_THESE " AND member_id = 3 ORDER BY article_id",
+    "SELECT count(*)" LIKES_OF_THESE " GROUP BY article_id ORDER BY article_id",
+    "SELECT count(*)" ACTIVE_OF_THESE " GROUP BY article_id ORDER BY article_id",
+    "SELECT article_id" LIKES_OF_THESE " GROUP BY article_id ORDER BY article_id",
 };
 
 /* What stands in one round runs side by side: the first query and how many. */
@@ -58,6 +55,9 @@ static const char board[] =
     " CASE WHEN (a + m) % 4 = 0 THEN 'CANCELLED' ELSE 'ACTIVE' END AS status"
     " FROM generate_series(1, 40) a, generate_series(1, 5) m WHERE a % (m + 1) = 0";
 
+static const char *conninfo = "";
+static char schema[40];
+static PGconn *outside; /* counts connections, and is none of the pools' */
 static atomic_int failures;
 
 static int fail(const char *message)
@@ -170,13 +170,11 @@ static int run_request(pqpool *pool, int form, enum way way, char *text, int *tr
     int rows = 0;
     pqpool_error err;
     PQPOOL_AUTO_LEASE lease = {0};
-    *trips = 0;
-    if (way == TRANSACTION) {
-        if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
-            return fail(err.message);
+    *trips = way == TRANSACTION ? 2 : 0; /* BEGIN and COMMIT */
+    if (way == TRANSACTION && pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
+        return fail(err.message);
+    if (way == TRANSACTION)
         command(lease.conn, "BEGIN");
-        *trips = 2; /* with the COMMIT */
-    }
     for (int r = 0; r < MAX_ROUNDS && forms[form].rounds[r][1] > 0; r++) {
         int first = forms[form].rounds[r][0], n = forms[form].rounds[r][1];
         struct statement s[MAX_GROUP];
@@ -196,7 +194,7 @@ static int run_request(pqpool *pool, int form, enum way way, char *text, int *tr
 }
 
 /* The connections that carry the name, as the server sees them. */
-static int count_connections(PGconn *outside, const char *name)
+static int count_connections(const char *name)
 {
     static const char sql[] = "SELECT count(*) FROM pg_stat_activity"
                               " WHERE application_name = $1 AND backend_type = 'client backend'";
@@ -208,8 +206,7 @@ static int count_connections(PGconn *outside, const char *name)
 }
 
 /* Runs a form in a way, with a pool of its own, and prints the table's row. */
-static void show(PGconn *outside, const char *conninfo, const char *schema, int form, enum way way,
-                 char *text)
+static void show(int form, enum way way, char *text)
 {
     char name[64], options[80];
     int trips = 0;
@@ -224,7 +221,7 @@ static void show(PGconn *outside, const char *conninfo, const char *schema, int 
         return;
     }
     int rows = run_request(pool, form, way, text, &trips);
-    int connections = count_connections(outside, name);
+    int connections = count_connections(name);
     printf("%-6s %-26s %11d %11d %5d\n", forms[form].name, way_names[way], connections, trips, rows);
     if (way == SHARED && connections != 1)
         fail("sharing did not take one connection");
@@ -235,9 +232,9 @@ static void show(PGconn *outside, const char *conninfo, const char *schema, int 
 int main(int argc, char **argv)
 {
     static char text[N_WAYS][TEXT];
-    char schema[40], sql[120];
-    const char *conninfo = argc > 1 ? argv[1] : "";
-    PGconn *outside = PQconnectdb(conninfo);
+    char sql[120];
+    conninfo = argc > 1 ? argv[1] : conninfo;
+    outside = PQconnectdb(conninfo);
     if (PQstatus(outside) != CONNECTION_OK) {
         fail(PQerrorMessage(outside));
         PQfinish(outside);
@@ -251,7 +248,7 @@ int main(int argc, char **argv)
     for (int form = 0; form < N_FORMS && failures == 0; form++)
         for (int way = 0; way < N_WAYS; way++) {
             text[way][0] = '\0';
-            show(outside, conninfo, schema, form, (enum way)way, text[way]);
+            show(form, (enum way)way, text[way]);
             if (strcmp(text[way], text[0]) != 0)
                 fail("these rows are not those of the first way");
         }

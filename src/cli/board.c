@@ -13,44 +13,37 @@
 #define COPY_CHUNK 65536
 #define MAX_ROWS_TEXT 4096 /* of all the rows one call of a table's writer makes */
 
+#define OF_THESE " WHERE article_id = ANY ($1::int8[])"
+#define LIKES_OF_THESE " FROM article_likes" OF_THESE
+#define ACTIVE_OF_THESE " FROM participation" OF_THESE " AND status = 'ACTIVE'"
+#define BY_ARTICLE " GROUP BY article_id"
+
 static const struct {
-    const char *sql;
     int n_params;
+    const char *sql;
 } queries[BOARD_QUERIES] = {
     [BOARD_ARTICLES_OF_PAGE] =
-        {"WITH filtered_articles AS (SELECT id FROM articles WHERE id < $1::int8 ORDER BY id DESC LIMIT "
-         "$2::int8)"
-         " SELECT article.id, article.title, article.content, article.start_time, article.end_time,"
-         " article.article_image, article.created_at, article.updated_at,"
-         " member.id AS member_id, member.name AS member_name, member.nickname AS member_nickname,"
-         " member.profile_image AS member_profile_image,"
-         " category.id AS category_id, category.name AS category_name,"
-         " region.id AS region_id, region.name AS region_name,"
-         " district.id AS district_id, district.name AS district_name"
-         " FROM filtered_articles JOIN articles article ON article.id = filtered_articles.id"
-         " JOIN member ON member.id = article.member_id JOIN category ON category.id = article.category_id"
-         " JOIN region ON region.id = article.region_id JOIN district ON district.id = article.district_id"
-         " ORDER BY article.id DESC",
-         2},
-    [BOARD_LIKES_BY_ARTICLE] = {"SELECT article_id, COUNT(*) AS like_count FROM article_likes"
-                                " WHERE article_id = ANY ($1::int8[]) GROUP BY article_id",
-                                1},
-    [BOARD_PARTICIPANTS] = {"SELECT article_id, COUNT(*) AS participant_count FROM participation"
-                            " WHERE article_id = ANY ($1::int8[]) AND status = 'ACTIVE' GROUP BY article_id",
-                            1},
-    [BOARD_LIKED_BY_ME] = {"SELECT DISTINCT article_id FROM article_likes"
-                           " WHERE article_id = ANY ($1::int8[]) AND member_id = $2::int8",
-                           2},
-    [BOARD_LIKES_ONLY] = {"SELECT COUNT(*) AS like_count FROM article_likes"
-                          " WHERE article_id = ANY ($1::int8[]) GROUP BY article_id",
-                          1},
-    [BOARD_PARTICIPANTS_ONLY] = {"SELECT COUNT(*) AS participant_count FROM participation"
-                                 " WHERE article_id = ANY ($1::int8[]) AND status = 'ACTIVE'"
-                                 " GROUP BY article_id",
-                                 1},
-    [BOARD_LIKED_ARTICLES] = {"SELECT article_id FROM article_likes"
-                              " WHERE article_id = ANY ($1::int8[]) GROUP BY article_id",
-                              1},
+        {2, "WITH filtered_articles AS"
+            " (SELECT id FROM articles WHERE id < $1::int8 ORDER BY id DESC LIMIT $2::int8)"
+            " SELECT article.id, article.title, article.content, article.start_time, article.end_time,"
+            " article.article_image, article.created_at, article.updated_at,"
+            " member.id AS member_id, member.name AS member_name, member.nickname AS member_nickname,"
+            " member.profile_image AS member_profile_image,"
+            " category.id AS category_id, category.name AS category_name,"
+            " region.id AS region_id, region.name AS region_name,"
+            " district.id AS district_id, district.name AS district_name"
+            " FROM filtered_articles JOIN articles article ON article.id = filtered_articles.id"
+            " JOIN member ON member.id = article.member_id"
+            " JOIN category ON category.id = article.category_id"
+            " JOIN region ON region.id = article.region_id"
+            " JOIN district ON district.id = article.district_id"
+            " ORDER BY article.id DESC"},
+    [BOARD_LIKES_BY_ARTICLE] = {1, "SELECT article_id, COUNT(*) AS like_count" LIKES_OF_THESE BY_ARTICLE},
+    [BOARD_PARTICIPANTS] = {1, "SELECT article_id, COUNT(*) AS participant_count" ACTIVE_OF_THESE BY_ARTICLE},
+    [BOARD_LIKED_BY_ME] = {2, "SELECT DISTINCT article_id" LIKES_OF_THESE " AND member_id = $2::int8"},
+    [BOARD_LIKES_ONLY] = {1, "SELECT COUNT(*) AS like_count" LIKES_OF_THESE BY_ARTICLE},
+    [BOARD_PARTICIPANTS_ONLY] = {1, "SELECT COUNT(*) AS participant_count" ACTIVE_OF_THESE BY_ARTICLE},
+    [BOARD_LIKED_ARTICLES] = {1, "SELECT article_id" LIKES_OF_THESE BY_ARTICLE},
 };
 
 const char *board_sql(board_query query)
@@ -162,8 +155,8 @@ static const struct table {
     void (*write)(unsigned i, char *to);
 } tables[] = {
     {"member",
-     "id int8 PRIMARY KEY, email text NOT NULL, name text NOT NULL, nickname text NOT NULL, profile_image "
-     "text",
+     "id int8 PRIMARY KEY, email text NOT NULL, name text NOT NULL, nickname text NOT NULL, "
+     " profile_image text",
      BOARD_MEMBERS, write_member},
     {"category", "id int8 PRIMARY KEY, name text NOT NULL", N_CATEGORIES, write_category},
     {"region", "id int8 PRIMARY KEY, name text NOT NULL", N_REGIONS, write_region},
