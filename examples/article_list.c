@@ -83,6 +83,7 @@ static void command(PGconn *conn, const char *sql)
 /* A statement of the request, its one parameter, and its answer. */
 struct statement {
     pqpool *pool;
+    pthread_barrier_t *all_have_one; /* PARALLEL */
     const char *sql, *param;
     PGresult *res;
 };
@@ -98,21 +99,30 @@ static void *run_on_lease(void *arg)
     struct statement *s = arg;
     pqpool_error err;
     PQPOOL_AUTO_LEASE lease = {0}; /* goes back when the function ends, whichever way */
-    if (pqpool_acquire(s->pool, &lease, &err) == PQPOOL_OK)
+    pqpool_code code = pqpool_acquire(s->pool, &lease, &err);
+    if (s->all_have_one)
+        pthread_barrier_wait(s->all_have_one);
+    if (code == PQPOOL_OK)
         run_on(lease.conn, s);
     else
         fail(err.message);
     return NULL;
 }
 
+/* All ask for a connection before the first is done with his, which is what "run all of these" comes to. */
 static void run_in_parallel(struct statement *s, int n)
 {
     pthread_t threads[MAX_GROUP];
-    for (int i = 0; i < n; i++)
+    pthread_barrier_t all_have_one;
+    pthread_barrier_init(&all_have_one, NULL, (unsigned)n);
+    for (int i = 0; i < n; i++) {
+        s[i].all_have_one = &all_have_one;
         if (pthread_create(&threads[i], NULL, run_on_lease, &s[i]) != 0)
             abort();
+    }
     for (int i = 0; i < n; i++)
         pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&all_have_one);
 }
 
 /* The group goes out together, on one connection, and costs one network round trip. */

@@ -155,7 +155,7 @@ static const struct table {
     void (*write)(unsigned i, char *to);
 } tables[] = {
     {"member",
-     "id int8 PRIMARY KEY, email text NOT NULL, name text NOT NULL, nickname text NOT NULL, "
+     "id int8 PRIMARY KEY, email text NOT NULL, name text NOT NULL, nickname text NOT NULL,"
      " profile_image text",
      BOARD_MEMBERS, write_member},
     {"category", "id int8 PRIMARY KEY, name text NOT NULL", N_CATEGORIES, write_category},
