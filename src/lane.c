@@ -399,7 +399,7 @@ static bool leave(pqp_lane *l, pqp_call *self)
         take_inbox(l);
         more = send_backlog(l);
         appoint(l, self);
-        driving = drives(l, self);
+        driving = drives(l, self) && !self->waking; /* appointed by another, he must wait for the word */
         if (driving)
             l->polls_write = l->want_write;
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)

@@ -223,15 +223,15 @@ static pqpool_code attempt_init(attempt *a, const pqp_target *t, const pqpool_ho
     return code;
 }
 
-/* "...: 28P01: text" of a verbose message: takes the code out. */
+/* "... FATAL:  28P01: text" of a verbose message: takes the code out. Every code has a digit, no severity has. */
 static void take_sqlstate(char *text, char *sqlstate)
 {
     for (char *p = text; (p = strstr(p, ": ")); p++) {
         char *at = p + 1 + strspn(p + 1, " ");
-        size_t n = 0;
-        while (n < 5 && (isupper((unsigned char)at[n]) || isdigit((unsigned char)at[n])))
-            n++;
-        if (n == 5 && at[5] == ':') {
+        size_t n = 0, digits = 0;
+        for (; n < 5 && (isupper((unsigned char)at[n]) || isdigit((unsigned char)at[n])); n++)
+            digits += isdigit((unsigned char)at[n]) != 0;
+        if (n == 5 && digits > 0 && at[5] == ':') {
             memcpy(sqlstate, at, 5);
             memmove(p + 2, at + 5 + strspn(at + 5, ": "), strlen(at + 5 + strspn(at + 5, ": ")) + 1);
             return;

@@ -190,8 +190,7 @@ static int fake_wait(pqp_wire *w, bool write, pqp_time deadline)
 static void fake_kick(pqp_wire *w)
 {
     (void)w;
-    if (!PQP_PLANTED(LOST_KICK))
-        S->kicked = true;
+    S->kicked = true;
 }
 
 static const pqp_transport fake = {
@@ -349,25 +348,50 @@ static const char *check_end(void)
     return NULL;
 }
 
+/* Fields that nobody will read again are no difference between two states. */
+static uint64_t hash_scene(uint64_t (*mix)(uint64_t, const void *, size_t))
+{
+    static scene s;
+    s = *S;
+    for (int i = 0; i < CALLERS; i++) {
+        if (!s.call[i].waking) {
+            s.call[i].wake_next = NULL;
+            s.call[i].wake_word = 0;
+        }
+        for (int k = 0; k < STMTS; k++)
+            if (s.fate[i][k].given_back)
+                s.stmt[i][k] = (pqp_stmt){.request = s.stmt[i][k].request};
+    }
+    size_t before = offsetof(scene, lane) + offsetof(pqp_lane, why), after = before + sizeof s.lane.why;
+    uint64_t h = mix(s.lane.why.code + 1, &s, before); /* the text of an error is no part of the state */
+    return mix(h, (char *)&s + after, sizeof s - after);
+}
+
 /* ---- scenarios ---- */
 
-static int n_callers, n_statements;
-static manner first_manner; /* of the first caller's first statement */
-static bool with_cut, with_full;
+typedef struct scenario {
+    const char *name;
+    int callers, statements;
+    manner first; /* of the first caller's first statement */
+    bool cut, full;
+    int preemptions; /* -1: every interleaving */
+} scenario;
+
+static scenario now;
 
 static void setup(void)
 {
     scene *s = S;
-    s->statements = n_statements;
+    s->statements = now.statements;
     if (pqp_lane_init(&s->lane, &fake, NULL, tell_keeper, NULL) != 0)
         abort();
     s->lane.window = 2;
     s->lane.accepting = 1;
-    s->may_cut = with_cut;
-    s->may_fill = with_full;
-    s->may_age = first_manner == RUN_WITH_DEADLINE;
-    s->manner[0][0] = first_manner;
-    for (int i = 0; i < n_callers; i++) {
+    s->may_cut = now.cut;
+    s->may_fill = now.full;
+    s->may_age = now.first == RUN_WITH_DEADLINE;
+    s->manner[0][0] = now.first;
+    for (int i = 0; i < now.callers; i++) {
         if (pqp_call_init(&s->call[i]) != 0)
             abort();
         model_spawn(i, caller, false);
@@ -375,49 +399,83 @@ static void setup(void)
     model_spawn(KEEPER, keeper, true);
 }
 
-static model_report explore(int callers, int statements, manner how, bool cuts, bool full, int preemptions,
-                            uint64_t random_runs)
+static uint64_t number_from(const char *variable, uint64_t otherwise)
 {
-    n_callers = callers;
-    n_statements = statements;
-    first_manner = how;
-    with_cut = cuts;
-    with_full = full;
-    model_spec spec = {.name = "lane",
-                       .setup = setup,
+    const char *text = getenv(variable);
+    return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static model_report explore(scenario how, uint64_t random_runs)
+{
+    now = how;
+    model_spec spec = {.setup = setup,
                        .events = events,
                        .n_events = (int)(sizeof events / sizeof *events),
                        .check = check_end,
-                       .preemptions = preemptions,
-                       .max_states = getenv("PQPOOL_MODEL_STATES") ? strtoull(getenv("PQPOOL_MODEL_STATES"), NULL, 10) : 0,
+                       .hash = hash_scene,
+                       .preemptions = how.preemptions,
                        .random_runs = random_runs,
-                       .seed = getenv("PQPOOL_SEED") ? strtoull(getenv("PQPOOL_SEED"), NULL, 10) : 1};
+                       .seed = number_from("PQPOOL_SEED", 1)};
     return model_explore(&spec);
 }
 
-static const char *const manners[] = {"no fault", "a time-out", "an abandoned statement"};
-
-static void expect_clean(const char *what, model_report r)
+static void expect_clean(scenario how, uint64_t random_runs)
 {
-    if (!ok(!r.violation, "%s: nothing is lost, late, doubled or mixed up", what))
+    model_report r = explore(how, random_runs);
+    if (!ok(!r.violation && (random_runs || r.complete), "%d callers x %d statements, %s: nothing lost, late, doubled or mixed up",
+            how.callers, how.statements, how.name))
         diag("%s\nthe way there: %s", r.violation, r.trace);
-    if (r.runs)
-        diag("%llu random runs, %llu steps", (unsigned long long)r.runs, (unsigned long long)r.steps);
+    if (random_runs)
+        diag("%llu random runs from seed %llu, %llu steps", (unsigned long long)r.runs,
+             (unsigned long long)number_from("PQPOOL_SEED", 1), (unsigned long long)r.steps);
+    else if (how.preemptions < 0)
+        diag("every interleaving: %llu states, %llu steps", (unsigned long long)r.states, (unsigned long long)r.steps);
     else
-        diag("%llu states, %llu steps%s", (unsigned long long)r.states, (unsigned long long)r.steps,
-             r.complete ? "" : ", not all of them");
+        diag("every interleaving with at most %d preemptions: %llu states, %llu steps", how.preemptions,
+             (unsigned long long)r.states, (unsigned long long)r.steps);
 }
 
-#include <time.h>
-int main(int argc, char **argv)
+static void expect_found(const char *what, int plant, scenario how)
 {
-    (void)manners; (void)expect_clean;
-    int c = atoi(argv[1]), k = atoi(argv[2]), how = atoi(argv[3]), cu = atoi(argv[4]), fu = atoi(argv[5]), p = atoi(argv[6]);
-    (void)argc;
-    model_planted = argc > 7 ? atoi(argv[7]) : 0;
-    clock_t t = clock();
-    model_report r = explore(c, k, (manner)how, cu, fu, p, argc > 8 ? strtoull(argv[8], 0, 10) : 0);
-    printf("%s | states %llu steps %llu complete %d  %.1fs\n%s\n", r.violation ? r.violation : "clean", (unsigned long long)r.states, (unsigned long long)r.steps, r.complete, (double)(clock() - t) / CLOCKS_PER_SEC, r.trace);
-    return 0;
+    model_planted = plant;
+    model_report r = explore(how, 0);
+    model_planted = PLANT_NONE;
+    ok(r.violation, "a planted fault is found: %s", what);
+    diag("%s\nthe way there: %s", r.violation ? r.violation : "", r.trace);
+}
+
+int main(void)
+{
+    tap_begin(1000);
+    /* More with PQPOOL_MODEL_MORE=1 (minutes) or 2 (an hour), and with PQPOOL_MODEL_RUNS and PQPOOL_SEED. */
+    int more = (int)number_from("PQPOOL_MODEL_MORE", 0);
+    if (more)
+        alarm(4 * 3600);
+    static const scenario whole[] = {{"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, -1},
+                                     {"no fault", 2, 1, RUN, false, true, -1},
+                                     {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, -1},
+                                     {"the connection lost", 2, 1, RUN, true, false, -1},
+                                     {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, -1},
+                                     {"no fault", 2, 2, RUN, false, false, -1}};
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        expect_clean(whole[i], 0);
+    if (more)
+        expect_clean((scenario){"no fault", 3, 1, RUN, false, false, -1}, 0);
+
+    expect_clean((scenario){"a time-out", 3, 2, RUN_WITH_DEADLINE, false, false, 1 + more}, 0);
+    expect_clean((scenario){"one abandoned", 3, 2, ABANDON, false, false, 1 + more}, 0);
+    expect_clean((scenario){"the connection lost", 3, 2, RUN, true, false, 0 + more}, 0);
+    expect_clean((scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, 0 + more}, 0);
+    expect_clean((scenario){"one abandoned, the connection lost", 3, 2, ABANDON, true, false, 0 + more}, 0);
+
+    uint64_t runs = number_from("PQPOOL_MODEL_RUNS", 30000);
+    expect_clean((scenario){"a time-out, a cut and a full socket, at random", 3, 2, RUN_WITH_DEADLINE, true, true, -1}, runs);
+    expect_clean((scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true, -1}, runs);
+
+    expect_found("a wake-up lost between the unlock and the inbox", PLANT_LOST_WAKEUP,
+                 (scenario){"planted", 2, 1, RUN, false, false, -1});
+    expect_found("an appointed driver who leaves without passing the role on", PLANT_LOST_DRIVER,
+                 (scenario){"planted", 2, 1, RUN_WITH_DEADLINE, false, false, -1});
+    return done_testing();
 }
 #endif

@@ -18,6 +18,7 @@ static struct world {
     _Alignas(64) char stack[MODEL_THREADS][MODEL_STACK];
 } world;
 
+static const model_spec *spec;
 static jmp_buf explorer;        /* where a thread returns to when it yields */
 static const char *violation;   /* of the step under way */
 static int starting;
@@ -64,9 +65,11 @@ void model_spawn(int thread, void (*main)(int), bool daemon)
 __attribute__((noinline)) static void run_thread(int thread)
 {
     world.running = thread;
+    /* What lies below its stack pointer is dead. Cleared, it can't make equal states look different. */
+    memset(world.stack[thread], 0, (size_t)(world.thread[thread].low - world.stack[thread]) - 256);
     if (_setjmp(explorer) == 0)
         _longjmp(world.thread[thread].at, 1);
-    if (world.thread[thread].low < world.stack[thread] + 256) {
+    if (world.thread[thread].low < world.stack[thread] + 512) {
         fprintf(stderr, "a model thread's stack is too small\n");
         abort();
     }
@@ -274,7 +277,7 @@ static uint64_t mix(uint64_t h, const void *bytes, size_t n)
 /* What makes two states the same: the data, and of each thread its registers and its stack. */
 static uint64_t hash_state(bool with_bound)
 {
-    uint64_t h = mix(UINT64_C(0x243f6a8885a308d3), world.data, sizeof world.data);
+    uint64_t h = spec->hash ? spec->hash(mix) : mix(UINT64_C(0x243f6a8885a308d3), world.data, sizeof world.data);
     h = mix(h, &world.now, sizeof world.now);
     if (with_bound) {
         h = mix(h, &world.running, sizeof world.running);
@@ -335,9 +338,7 @@ typedef struct level {
     int taken;
 } level;
 
-static level path[DEPTH];
-static const model_spec *spec;
-
+static level path[DEPTH + 1];
 static bool runs_on(int i)
 {
     return i < world.n_threads && can_run(i);
@@ -393,11 +394,10 @@ static void describe_path(model_report *r, int depth)
 }
 
 /* Whether the state just reached is wrong. */
-static const char *judge(unsigned bits, bool must_go_on)
+static const char *judge(bool must_go_on)
 {
     if (violation)
         return violation;
-    (void)bits;
     if (must_go_on)
         return NULL;
     if (!model_all_finished())
@@ -408,6 +408,8 @@ static const char *judge(unsigned bits, bool must_go_on)
 static void begin(void)
 {
     memset(&world, 0, sizeof world);
+    for (int i = 0; i < MODEL_THREADS; i++)
+        world.thread[i] = (model_thread){.status = FINISHED, .daemon = true}; /* until spawned */
     violation = NULL;
     spec->setup();
 }
@@ -429,7 +431,8 @@ static void explore_all(model_report *r)
     for (bool fresh = true;;) {
         if (fresh) {
             unsigned bits = choices(&must);
-            r->violation = judge(bits, must);
+            r->violation = judge(must);
+            path[depth] = (level){0};
             if (r->violation) {
                 describe_path(r, depth);
                 break;
@@ -438,11 +441,7 @@ static void explore_all(model_report *r)
                 bits = 0;
             if (depth == DEPTH)
                 bits = 0, r->complete = false;
-            if (spec->max_states && seen_count >= spec->max_states) {
-                r->complete = false;
-                break;
-            }
-            path[depth] = (level){.left = bits};
+            path[depth].left = bits;
             if (bits & (bits - 1))
                 path[depth].state = save();
         } else if (path[depth].left) {
@@ -450,6 +449,7 @@ static void explore_all(model_report *r)
         }
         if (!path[depth].left) { /* all done from here: back */
             free(path[depth].state);
+            path[depth].state = NULL;
             if (depth-- == 0)
                 break;
             fresh = false;
@@ -486,7 +486,7 @@ static void explore_random(model_report *r)
         for (int depth = 0; depth < DEPTH; depth++) {
             bool must;
             unsigned bits = choices(&must);
-            r->violation = judge(bits, must);
+            r->violation = judge(must);
             if (r->violation)
                 describe_path(r, depth);
             if (r->violation || !bits)

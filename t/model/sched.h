@@ -28,7 +28,7 @@ void model_point(void);
 #define PQP_POINT() model_point()
 
 /* Faults the model plants to show that it would find them. */
-enum { PLANT_NONE, PLANT_LOST_WAKEUP, PLANT_LOST_DRIVER, PLANT_LOST_KICK, PLANT_SHIFTED, PLANT_N };
+enum { PLANT_NONE, PLANT_LOST_WAKEUP, PLANT_LOST_DRIVER };
 extern int model_planted;
 #define PQP_PLANTED(fault) (model_planted == PLANT_##fault)
 
@@ -44,7 +44,7 @@ void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
 
 /* ---- what the model needs ---- */
 
-enum { MODEL_THREADS = 5, MODEL_STACK = 6144, MODEL_DATA = 16384 };
+enum { MODEL_THREADS = 5, MODEL_STACK = 3072, MODEL_DATA = 4608 };
 
 typedef enum { RUNNABLE, ON_MUTEX, ON_COND, ON_CONDITION, FINISHED } model_status;
 
@@ -70,13 +70,12 @@ typedef struct model_event {
 } model_event;
 
 typedef struct model_spec {
-    const char *name;
     void (*setup)(void);          /* fills the data, calls model_spawn */
     const model_event *events;
     int n_events;
     const char *(*check)(void);   /* of an end state; NULL: fine */
+    uint64_t (*hash)(uint64_t (*mix)(uint64_t, const void *, size_t)); /* of the data: what tells states apart */
     int preemptions;              /* most switches away from a thread that could go on; -1: no limit */
-    uint64_t max_states;          /* 0: no limit; else stop there, and say so */
     uint64_t random_runs, seed;   /* instead of all interleavings: this many, at random */
 } model_spec;
 
