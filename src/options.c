@@ -65,7 +65,7 @@ static const row rows[] = {
       true, true, "whether an idle connection is probed before it is leased"},
       SWITCH, 0, AT(test_on_borrow), NULL},
     {{"test_while_idle", "testWhileIdle", "off", "", 0, 1,
-      false, false, "whether idle connections are probed now and then"},
+      true, true, "whether idle connections are probed every keeper_interval"},
       SWITCH, 0, AT(test_while_idle), NULL},
     {{"reset", "", "rollback", "", 0, PQP_RESET_DISCARD,
       true, true, "what is undone when a lease ends"}, WORD, 0, AT(reset), "none rollback clean discard"},

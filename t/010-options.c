@@ -544,11 +544,10 @@ static void test_hostile(void)
 static void test_changeable(void)
 {
     static const char *const fixed[] = {
-        "initial_size",   "test_while_idle", "leak_threshold", "health_interval", "health_used",
+        "initial_size",   "leak_threshold", "health_interval", "health_used",
         "health_waiting", "instances",       "batch_size",     "preset",          "name"};
     static const char *const idle[] = {"leak_threshold", "health_interval", "health_used",
-                                       "health_waiting", "instances",       "batch_size",
-                                       "test_while_idle"};
+                                       "health_waiting", "instances",       "batch_size"};
     for (int i = 0; pqp_options_row(i); i++) {
         const pqp_option_row *r = pqp_options_row(i);
         bool is_fixed = false, is_idle = false;

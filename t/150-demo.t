@@ -1,3 +1,4 @@
+#!/usr/bin/perl
 # The command and the examples, run as a user runs them, against the server that PGHOST, PGPORT ... name.
 #
 #   PQPOOL_COMMAND   the command (./pqpool)
@@ -7,6 +8,14 @@ use warnings;
 use File::Temp qw(tempdir);
 use POSIX qw(:sys_wait_h);
 use Test::More;
+
+BEGIN { # by itself it brings a server of its own
+    unless ($ENV{PQPOOL_TEST_SERVER}) {
+        (my $here = $0) =~ s{[^/]*$}{};
+        exec "./${here}with-pg", $^X, $0 if $here !~ m{^/};
+        exec "${here}with-pg", $^X, $0;
+    }
+}
 
 my $command = $ENV{PQPOOL_COMMAND} // './pqpool';
 my $examples = $ENV{PQPOOL_EXAMPLES} // './examples';

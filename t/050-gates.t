@@ -1,0 +1,110 @@
+#!/usr/bin/perl
+# Gates: what the built library and the sources must keep to, whatever else changes.
+use strict;
+use warnings;
+use Cwd qw(abs_path getcwd);
+use File::Basename qw(basename dirname);
+use File::Temp qw(tempdir);
+use Test::More;
+
+my $srcdir = $ENV{PQPOOL_SRCDIR} // abs_path(dirname($0) . '/..');
+my $builddir = $ENV{PQPOOL_BUILDDIR} // getcwd();
+my $cc = $ENV{CC} || 'cc';
+my $cxx = $ENV{CXX} || 'g++';
+my $nm = $ENV{NM} || 'nm';
+my $pq = $ENV{PQ_CFLAGS} // `pkg-config --cflags libpq`;
+chomp $pq;
+my $dir = tempdir(CLEANUP => 1);
+alarm 120;
+
+sub slurp {
+    my ($path) = @_;
+    open my $file, '<', $path or die "$path: $!";
+    local $/;
+    return <$file>;
+}
+
+# ---- public headers ----
+for my $header (map { basename $_ } glob "$srcdir/include/*.h") {
+    for my $case (['C11', "$cc -std=c11 -pedantic", 'c'], ['C++17', "$cxx -std=c++17", 'cc']) {
+        my ($language, $command, $suffix) = @$case;
+      SKIP: {
+            skip "no C++ compiler", 1 if $command =~ /^none/;
+            my $file = "$dir/alone.$suffix";
+            open my $out, '>', $file or die;
+            print $out "#include <$header>\nint main(void) { return 0; }\n";
+            close $out;
+            my $said = `$command -Wall -Wextra -Werror -I$srcdir/include $pq -fsyntax-only $file 2>&1`;
+            is $said, '', "$header compiles alone as $language";
+        }
+    }
+}
+
+# ---- what the library exports, and what it needs ----
+my ($library) = grep { -e } "$builddir/.libs/libpqpool.so", "$srcdir/.libs/libpqpool.so";
+SKIP: {
+    skip 'the library is not built here', 4 unless $library;
+    my %exported = map { $_ => 1 } map { /\s[TDBRW]\s+(\w+)/ ? $1 : () } `$nm -D --defined-only $library`;
+    my ($global) = slurp("$srcdir/src/pqpool.map") =~ /global:(.*?)local:/s;
+    my %listed = map { $_ => 1 } $global =~ /(\w+);/g;
+    is join(' ', sort grep { !/^PQPOOL_/ } keys %exported), join(' ', sort keys %listed),
+        'the exported symbols are those of src/pqpool.map';
+
+    my $headers = join '', map { slurp($_) } glob "$srcdir/include/*.h";
+    my @undocumented;
+    for my $name (sort keys %listed) {
+        # its declaration, and a comment beside it, or before the group of lines it stands in
+        my ($before, $line) = $headers =~ /\A(.*?)^([a-zA-Z][^\n]*\b$name\([^\n]*)/ms;
+        push @undocumented, $name
+            unless defined $before && ($line =~ m{/\*} || $before =~ m{\*/[ \t]*\n(?:[^\n]+\n)*\z});
+    }
+    is "@undocumented", '', 'each is documented in a public header';
+
+    my $config = -e "$builddir/config.h" ? slurp("$builddir/config.h") : '';
+    my $watchdog = $config =~ /^#define PQP_WATCHDOG/m;
+    my @forbidden = grep { /^(?:_?exit|_Exit|quick_exit|abort|__assert_fail|stdout|puts|putchar|v?printf|__v?printf_chk|_?longjmp|siglongjmp)$/ }
+        map { /\sU\s+(\w+)/ ? $1 : () } `$nm -D --undefined-only $library`;
+    @forbidden = grep { !/^(?:abort|__assert_fail)$/ } @forbidden
+        if $watchdog || $config =~ /^#define PQP_CHECKS/m; # such a build is meant to stop
+    is "@forbidden", '', 'the library references neither exit, abort, longjmp nor stdout';
+
+    my @needed = map { /NEEDED.*\[(lib(?!pq\.|c\.|pthread|asan|ubsan|tsan|m\.|gcc_s)[^\]]*)\]/ ? $1 : () }
+        `readelf -d $library 2>/dev/null`;
+    is "@needed", '', 'the library needs nothing but libc, libpq and pthreads';
+}
+
+# ---- layers: the table of doc/ARCHITECTURE.md is the law ----
+my %layer;
+for (split /\n/, slurp("$srcdir/doc/ARCHITECTURE.md")) {
+    $layer{$2} = $1 if /^\|\s*(\d+)\s*\|\s*`?(\w+)`?\s*\|/;
+}
+my @modules = sort map { basename($_) =~ s/\.[ch]$//r } glob "$srcdir/src/*.[ch]";
+my %modules = map { $_ => 1 } @modules;
+is join(' ', grep { !exists $layer{$_} } sort keys %modules), '', 'every module has its layer in doc/ARCHITECTURE.md';
+is join(' ', grep { !$modules{$_} } sort keys %layer), '', 'and the table names no module that is gone';
+my @climbs;
+for my $file (glob "$srcdir/src/*.[ch]") {
+    my $module = basename($file) =~ s/\.[ch]$//r;
+    for my $included (slurp($file) =~ /^#include "(\w+)\.h"/mg) {
+        next if $included eq $module || $included eq 'config';
+        push @climbs, "$module includes $included" if ($layer{$included} // 99) >= ($layer{$module} // 0);
+    }
+}
+is join("\n", @climbs), '', 'a module includes only modules of lower layers';
+
+# ---- libpq under the locks: only the modules that may call it do ----
+my %may_call = map { $_ => 1 } qw(session transport connector share api);
+my @callers;
+for my $file (glob "$srcdir/src/*.c") {
+    my $module = basename($file, '.c');
+    my $text = slurp($file) =~ s{/\*.*?\*/}{}gsr;
+    push @callers, $module if $text =~ /\bPQ(?!POOL)[a-z]\w*\(/ && !$may_call{$module};
+}
+is "@callers", '', 'only session, transport, connector and share call libpq';
+
+# ---- time: one clock ----
+my @clocks = grep { my $m = basename($_, '.c'); $m ne 'clock' && slurp($_) =~ /\b(?:clock_gettime|gettimeofday|time)\((?!r)/ }
+    glob "$srcdir/src/*.c";
+is "@clocks", '', 'only the clock module asks the system for the time';
+
+done_testing;
