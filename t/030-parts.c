@@ -1,2 +1,242 @@
+/* The small parts the pool is made of, each alone and without a server. */
 #include "tap.h"
-int main(void){ tap_begin(10); ok(true,"x"); return done_testing(); }
+
+#include "clock.h"
+#include "depot.h"
+#include "error.h"
+#include "event.h"
+#include "options.h"
+#include "parker.h"
+#include "queue.h"
+#include "slot.h"
+
+static void clocks(void)
+{
+    pqp_time now = pqp_now();
+    ok(pqp_now() >= now, "time does not go back");
+    is_int(pqp_deadline(now, 20), now + 20 * PQP_MS, "a deadline lies as many ms ahead as was said");
+    is_int(pqp_deadline(now, -1), PQP_NEVER, "-1 is never");
+    is_int(pqp_deadline(now, INT64_MAX), PQP_NEVER, "too far to count is never");
+    is_int(pqp_poll_ms(now + 1, now), 1, "a rest below one ms is rounded up: poll() is never early");
+    is_int(pqp_poll_ms(now, now), 0, "nothing is left at the deadline");
+    is_int(pqp_poll_ms(PQP_NEVER, now), -1, "never is poll()'s -1");
+    bool within = true, varied = false;
+    pqp_time first = pqp_jitter(1000, 20);
+    for (int i = 0; i < 1000; i++) {
+        pqp_time t = pqp_jitter(1000, 20);
+        within &= t >= 800 && t <= 1200;
+        varied |= t != first;
+    }
+    ok(within && varied, "jitter of 20 %% stays within 20 %%, and varies");
+}
+
+static void errors(void)
+{
+    pqpool_error e;
+    is_int(pqp_fail(&e, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%s %d", "lost", 7), PQPOOL_ELOST, "failing returns the code");
+    ok(e.code == PQPOOL_ELOST && e.outcome == PQPOOL_UNKNOWN && e.row == -1, "and fills the error");
+    is_str(e.message, "lost 7", "with its text");
+    char big[3000];
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    pqp_refuse(&e, PQPOOL_EINVAL, "%s", big);
+    is_int(strlen(e.message), sizeof e.message - 1, "a text too long is cut");
+    pqp_error_append(&e, "more");
+    is_int(strlen(e.message), sizeof e.message - 1, "appending to a full one changes nothing");
+    pqp_error_sqlstate(&e, "40001");
+    is_str(e.sqlstate, "40001", "an SQLSTATE has five characters");
+    pqp_error_sqlstate(&e, "4000");
+    is_str(e.sqlstate, "", "anything else is none");
+    is_int(pqp_no_memory(NULL), PQPOOL_ENOMEM, "every error may be NULL");
+
+    bool named = true;
+    for (int c = PQPOOL_OK; c <= PQPOOL_EFORKED; c++)
+        named &= strncmp(pqpool_code_name((pqpool_code)c), "PQPOOL_", 7) == 0 &&
+                 strcmp(pqpool_strerror((pqpool_code)c), "unknown error") != 0;
+    ok(named, "every code has its name and text");
+    is_str(pqpool_strerror((pqpool_code)99), "unknown error", "a number that is no code has neither");
+}
+
+static bool retryable(pqpool_code code, pqpool_outcome outcome, const char *sqlstate)
+{
+    pqpool_error e;
+    pqp_fail(&e, code, outcome, "x");
+    pqp_error_sqlstate(&e, sqlstate);
+    return pqpool_is_retryable(&e);
+}
+
+static void retries(void)
+{
+    ok(retryable(PQPOOL_ELOST, PQPOOL_NOT_SENT, ""), "B10: what was not sent may be repeated");
+    ok(retryable(PQPOOL_ELOST, PQPOOL_NOT_RUN, "57P01"), "B10: what was not run may be repeated");
+    ok(!retryable(PQPOOL_ELOST, PQPOOL_UNKNOWN, "57P01"), "B10: what may have run may not");
+    ok(retryable(PQPOOL_ESERVER, PQPOOL_DONE, "40001"), "B10: a serialization failure may be repeated");
+    ok(retryable(PQPOOL_ESERVER, PQPOOL_DONE, "40P01"), "B10: and a deadlock");
+    ok(!retryable(PQPOOL_ESERVER, PQPOOL_DONE, "23505"), "B10: another error of the server may not");
+    ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "28P01"), "a refused login won't get better by repeating");
+    ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "3D000"), "nor an unknown database");
+    ok(retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "53300"), "a full server may");
+    ok(!retryable(PQPOOL_EREFUSED, PQPOOL_NOT_SENT, "") && !retryable(PQPOOL_EINVAL, PQPOOL_NOT_SENT, "") &&
+           !retryable(PQPOOL_ECLOSED, PQPOOL_NOT_SENT, ""),
+       "a refused statement, a wrong call, a closed pool will not");
+    ok(!pqpool_is_retryable(NULL), "no error is nothing to repeat");
+}
+
+static int made, unmade;
+
+static int make_one(void *object)
+{
+    (void)object;
+    made++;
+    return 0;
+}
+
+static void unmake_one(void *object)
+{
+    (void)object;
+    unmade++;
+}
+
+static void depots(void)
+{
+    pqp_depot d;
+    ok(pqp_depot_init(&d, 40, make_one, unmake_one) == 0, "a depot opens");
+    void *a = pqp_depot_take(&d), *b = pqp_depot_take(&d);
+    ok(a && b && a != b, "it hands out objects");
+    is_int(pqp_depot_out(&d), 2, "and counts them");
+    pqp_depot_put(&d, a);
+    ok(pqp_depot_take(&d) == a, "one that came back is handed out again");
+    is_int(made, 2, "and is not made anew");
+    pqp_depot_put(&d, a);
+    pqp_depot_put(&d, b);
+    pqp_depot_fini(&d);
+    is_int(unmade, 2, "each is unmade once, at the end");
+}
+
+typedef struct nap {
+    pqp_parker parker;
+    _Atomic int rounds;
+} nap;
+
+static void *sleeper(void *arg)
+{
+    nap *n = arg;
+    for (int i = 1; i <= 20000; i++) {
+        if (pqp_parker_wait(&n->parker, PQP_NEVER) != i)
+            return n;
+        pqp_parker_reset(&n->parker);
+        n->rounds = i;
+    }
+    return NULL;
+}
+
+static void parkers(void)
+{
+    nap n = {0};
+    ok(pqp_parker_init(&n.parker) == 0, "a parker opens");
+    pqp_time began = pqp_now();
+    is_int(pqp_parker_wait(&n.parker, began + 30 * PQP_MS), PQP_PARKED, "without a word it sleeps until its deadline");
+    ok(pqp_now() - began >= 30 * PQP_MS, "and not shorter");
+    pqp_parker_post(&n.parker, 5);
+    is_int(pqp_parker_wait(&n.parker, 0), 5, "a word that is there is taken though the deadline has passed");
+    pqp_parker_reset(&n.parker);
+    pthread_t thread;
+    pthread_create(&thread, NULL, sleeper, &n);
+    for (int i = 1; i <= 20000; i++) {
+        pqp_parker_post(&n.parker, i);
+        while (n.rounds != i)
+            sched_yield();
+    }
+    void *failed;
+    pthread_join(thread, &failed);
+    ok(!failed, "20000 words to a sleeping thread arrive, none lost, none twice");
+    pqp_parker_fini(&n.parker);
+}
+
+static void queues(void)
+{
+    pqp_queue q = {0};
+    pqp_waiter w[5] = {0};
+    pqp_queue_enter(&q, &w[0], PQP_WANT_LEASE, 1);
+    pqp_queue_enter(&q, &w[1], PQP_WANT_SHARE, 2);
+    pqp_queue_enter(&q, &w[2], PQP_WANT_SHARE, 3);
+    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, 4);
+    ok(pqp_queue_first(&q, true) == &w[0], "A3: who came first is first");
+    pqp_queue_leave(&q, &w[0]);
+    ok(pqp_queue_first(&q, true) == &w[1], "A3: then who came next, whatever he wants");
+    ok(pqp_queue_first(&q, false) == &w[3], "if sharers have no need, the first lease caller is");
+    pqp_queue_leave(&q, &w[3]);
+    pqp_queue_enter(&q, &w[4], PQP_WANT_LEASE, 5);
+    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, 6);
+    ok(pqp_queue_first(&q, false) == &w[3], "who was served something broken stands where he stood");
+    pqp_queue_leave(&q, &w[1]);
+    pqp_queue_leave(&q, &w[2]);
+    pqp_queue_leave(&q, &w[3]);
+    pqp_queue_leave(&q, &w[4]);
+    ok(!pqp_queue_first(&q, true), "who leaves is not served");
+    is_int(q.list[0].count + q.list[1].count, 0, "and not counted");
+}
+
+static void slots(void)
+{
+    pqp_slots s = {0};
+    ok(pqp_slots_grow(&s, 3), "slots are made");
+    is_int(pqp_slots_total(&s), 0, "empty ones hold no connection");
+    pqp_slot *a = s.all[0], *b = s.all[1];
+    pqp_slot_move(&s, a, PQP_SLOT_CONNECTING, 1);
+    pqp_slot_move(&s, b, PQP_SLOT_CONNECTING, 1);
+    pqp_slot_move(&s, a, PQP_SLOT_IDLE, 2);
+    pqp_slot_move(&s, b, PQP_SLOT_IDLE, 3);
+    ok(s.in[PQP_SLOT_IDLE].head == b, "A2: the one used last is lent first");
+    is_int(pqp_slots_total(&s), 2, "the total is what the lists hold");
+    is_str(pqp_slot_state_name(PQP_SLOT_DRAINING), "DRAINING", "a state has its name");
+    ok(pqp_slots_grow(&s, 5) && s.all[0] == a && s.count == 5, "more can be made; slots stay where they are");
+    pqp_slots_fini(&s);
+}
+
+static int told[2000], n_told;
+static pqp_events *the_events;
+
+static void on_event(const pqpool_event *e, void *arg)
+{
+    (void)arg;
+    if (n_told < (int)PQP_COUNT_OF(told))
+        told[n_told++] = e->id == PQPOOL_EVENT_DISCARDED ? -(int)e->wait_us : e->connection;
+    if (e->connection == 3)
+        pqp_events_hand_out(the_events); /* a hook may come back in: no loop, no deadlock */
+}
+
+static void events(void)
+{
+    static pqp_events ev;
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .on_event = on_event};
+    the_events = &ev;
+    ok(pqp_events_init(&ev, &hooks, "mine") == 0, "events open");
+    for (int i = 1; i <= 5; i++)
+        pqp_event_note_down(&ev, &(pqpool_event){.id = PQPOOL_EVENT_CONNECT, .connection = i}, "x");
+    is_int(n_told, 0, "nothing is told while it is noted");
+    pqp_events_hand_out(&ev);
+    ok(n_told == 5 && told[0] == 1 && told[4] == 5, "A11: all are told afterwards, in order, though the hook came back in");
+    n_told = 0;
+    for (int i = 1; i <= 1000; i++)
+        pqp_event_note_down(&ev, &(pqpool_event){.id = PQPOOL_EVENT_CONNECT, .connection = 100 + i}, NULL);
+    pqp_events_hand_out(&ev);
+    is_int(pqp_events_dropped(&ev), 1000 - (PQP_EVENT_RING - 1), "what has no room is counted");
+    is_int(told[n_told - 1], -(1000 - (PQP_EVENT_RING - 1)), "and the count is told");
+    is_str(pqpool_event_name(PQPOOL_EVENT_ENQUEUE), "enqueue", "an event has its name");
+    pqp_events_fini(&ev);
+}
+
+int main(void)
+{
+    tap_begin(60);
+    clocks();
+    errors();
+    retries();
+    depots();
+    parkers();
+    queues();
+    slots();
+    events();
+    return done_testing();
+}
