@@ -78,8 +78,8 @@ static void test_rows(void)
     for (size_t i = 0; i < PQP_COUNT_OF(want); i++) {
         is_str(printed(&o, want[i][0]), want[i][1], "%s is %s by default", want[i][0], want[i][1]);
         const pqp_option_row *r = pqp_options_row((int)i);
-        is_str(r ? r->name : NULL, want[i][0], "  and is row %zu", i);
-        is_str(r ? r->default_ : NULL, want[i][1], "  whose default says so");
+        is_str(r ? r->name : "(no row)", want[i][0], "  and is row %zu", i);
+        is_str(r ? r->default_ : "(no row)", want[i][1], "  whose default says so");
         ok(!pqp_options_given(&o, want[i][0]), "  and was not given");
         ok(r && *r->help, "  and has a help text");
     }
