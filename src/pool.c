@@ -503,13 +503,12 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
 {
     slot->job = NULL;
     slot->to_lane = false;
-    if (p->closing) {
-        pqp_lane_retire(slot->lane);
-        close_slot(p, slot, "the pool was closed", pqp_now());
-        return;
-    }
     slot->quiet_since = pqp_now();
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, slot->quiet_since);
+    if (p->closing) { /* not closed at once: a caller who still knows the lane from before may have come in */
+        pqp_pool_drain_locked(p, slot);
+        return;
+    }
     int i = 0;
     while (pqp_load(&p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
         i++;

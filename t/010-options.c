@@ -560,6 +560,29 @@ static void test_changeable(void)
     }
 }
 
+/* The README's table is for people; it must say what the table says. */
+static void test_readme(void)
+{
+    char path[4096];
+    const char *srcdir = getenv("PQPOOL_SRCDIR");
+    snprintf(path, sizeof path, "%s/README.md", srcdir ? srcdir : "..");
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        diag("no README at %s: not compared", path);
+        return;
+    }
+    static char text[100000];
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    for (int i = 0; pqp_options_row(i); i++) {
+        const pqp_option_row *r = pqp_options_row(i);
+        char line[1000];
+        snprintf(line, sizeof line, "| %s%s | %s | %s | %s |", r->name, r->in_force ? "" : " (1)",
+                 *r->default_ ? r->default_ : "-", *r->aliases ? r->aliases : "-", r->help);
+        ok(strstr(text, line), "the README has the row of %s as it is", r->name);
+    }
+}
+
 int main(void)
 {
     tap_begin(60);
@@ -575,5 +598,6 @@ int main(void)
     test_pairs();
     test_uris();
     test_hostile();
+    test_readme();
     return done_testing();
 }
