@@ -636,8 +636,11 @@ void pqp_lane_unpin(pqp_lane *l)
 pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 {
     enter(l);
-    if (l->driver == PQP_DRIVER_KEEPER || (l->driver == PQP_DRIVER_NONE && ready))
+    bool looked = ready && l->driver != PQP_DRIVER_CALL;
+    if (looked || l->driver == PQP_DRIVER_KEEPER)
         pump(l, ready);
+    if (looked) /* the first look takes in the server's last words, only the second finds that nothing follows */
+        pump(l, true);
     leave(l, NULL);
     enter(l); /* leave() may have sent, and appointed */
 #ifdef PQP_WATCHDOG
@@ -646,6 +649,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 #endif
     pqp_tended t = {
         .mine = l->driver == PQP_DRIVER_KEEPER,
+        .looked = looked,
         .want_write = l->want_write,
         .dead = l->dead,
         .condemned = l->condemned,

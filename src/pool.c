@@ -510,6 +510,7 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
     }
     slot->quiet_since = pqp_now();
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, slot->quiet_since);
+    p->kick = true; /* the server may have hung up meanwhile */
     int i = 0;
     while (pqp_load(&p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
         i++;
