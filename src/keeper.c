@@ -25,7 +25,10 @@ static void retire_idle(pqpool *p, pqp_time now)
     int spare = p->slots.in[PQP_SLOT_IDLE].count - (int)p->options.min_idle;
     for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
         prev = s->link.prev;
-        if (s->expires <= now) {
+        if (pqp_load(&s->suspect)) {
+            pqp_pool_scrap_locked(p, s, "the server ended it while it was in use");
+            spare--;
+        } else if (s->expires <= now) {
             pqp_pool_scrap_locked(p, s, "it had reached max_lifetime");
             spare--;
         } else if (spare > 0 && s->since + idle_timeout <= now) {

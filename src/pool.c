@@ -535,6 +535,7 @@ void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
 {
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, pqp_now());
+    p->kick |= pqp_load(&slot->suspect) != 0; /* the server hung up meanwhile: the keeper closes it */
     pqp_cond_broadcast(&p->changed);
 }
 
