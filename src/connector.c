@@ -89,16 +89,17 @@ no_lane:
 static void share_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
-    const char *why_not = NULL;
     pqp_pool_lock(p);
     int window = (int)p->options.pipeline_depth;
     pqp_pool_unlock(p);
-    if (!job->fresh && !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME))
-        why_not = "it could not be cleaned";
-    else if (!ensure_lane(p, job->slot))
-        why_not = "out of memory or descriptors";
-    else
-        why_not = pqp_session_share(job->conn);
+    if (!job->fresh && !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME)) {
+        pqp_pool_lock(p); /* this one is no good, most likely lost: those who wait get another */
+        job->slot->to_lane = false;
+        pqp_pool_scrap_locked(p, job->slot, "it could not be cleaned");
+        return;
+    }
+    const char *why_not =
+        ensure_lane(p, job->slot) ? pqp_session_share(job->conn) : "out of memory or descriptors";
     if (!why_not) {
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
         pqp_lane_open(job->slot->lane, window);

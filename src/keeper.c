@@ -10,6 +10,7 @@ enum { EVENTS_AT_ONCE = 64 };
 
 #define USUAL_WATCH (EPOLLRDHUP | EPOLLET) /* silent as long as the connection lives */
 #define THREAD_RETRY (100 * PQP_MS)        /* when the system has no thread for us */
+#define SUSPECT_LOOK (5 * PQP_MS)          /* at a lane that hung up while a caller drove it */
 #ifdef PQP_WATCHDOG
 #define LONGEST_SLEEP (50 * PQP_MS)
 #else
@@ -24,7 +25,10 @@ static void retire_idle(pqpool *p, pqp_time now)
     int spare = p->slots.in[PQP_SLOT_IDLE].count - (int)p->options.min_idle;
     for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
         prev = s->link.prev;
-        if (s->expires <= now) {
+        if (pqp_load(&s->suspect)) {
+            pqp_pool_scrap_locked(p, s, "the server ended it while it was in use");
+            spare--;
+        } else if (s->expires <= now) {
             pqp_pool_scrap_locked(p, s, "it had reached max_lifetime");
             spare--;
         } else if (spare > 0 && s->since + idle_timeout <= now) {
@@ -87,6 +91,8 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
 {
     pqp_tended t = pqp_lane_tend(s->lane, ready);
     bool mine = t.mine && !t.dead;
+    if (t.looked || t.dead)
+        pqp_store(&s->suspect, 0);
     watch(p, s, fd, mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
     if (!t.vacant)
         return;
@@ -104,8 +110,9 @@ typedef struct lane_ref {
 } lane_ref;
 
 /* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them out
- * of these states. */
-static void tend_lanes(pqpool *p)
+ * of these states. That a socket hung up is told once; as long as a caller drives, it is his to find, but he may
+ * have his answer and go before he does. Returns whether there is such a lane. */
+static bool tend_lanes(pqpool *p)
 {
     lane_ref lanes[2 * PQP_LANES_MAX];
     int n = 0;
@@ -115,8 +122,12 @@ static void tend_lanes(pqpool *p)
         for (pqp_slot *s = p->slots.in[states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
             lanes[n++] = (lane_ref){s, s->fd};
     pqp_pool_unlock(p);
-    for (int i = 0; i < n; i++)
-        tend_lane(p, lanes[i].slot, lanes[i].fd, false);
+    bool suspect = false;
+    for (int i = 0; i < n; i++) {
+        tend_lane(p, lanes[i].slot, lanes[i].fd, pqp_load(&lanes[i].slot->suspect));
+        suspect |= pqp_load(&lanes[i].slot->suspect);
+    }
+    return suspect;
 }
 
 /* A connection's socket has something to say: the server hung up, or it is a lane we drive. */
@@ -167,7 +178,8 @@ static void *keep(void *arg)
         pqp_time due = housekeep(p, &stop);
         if (!pqp_connector_start(p))
             due = PQP_MIN(due, pqp_now() + THREAD_RETRY);
-        tend_lanes(p);
+        if (tend_lanes(p))
+            due = PQP_MIN(due, pqp_now() + SUSPECT_LOOK);
         int n = stop ? 0 : epoll_wait(p->epoll_fd, events, EVENTS_AT_ONCE, pqp_poll_ms(due, pqp_now()));
         for (int i = 0; i < n; i++) {
             eventfd_t ignored;

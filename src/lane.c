@@ -176,14 +176,15 @@ static void return_backlog(pqp_lane *l)
  * The connection is gone. An error already seen in the head's unit is final, since nothing can commit it any
  * more. What else the FATAL proves is proven; all the rest may or may not have run.
  */
-static void lose(pqp_lane *l, pqp_proof proof, PGresult *fatal)
+static void lose(pqp_lane *l, const pqp_answer *fatal)
 {
     if (l->dead)
         return;
+    pqp_proof proof = fatal ? fatal->proof : PQP_PROOF_NONE;
     l->dead = true;
     pqp_store(&l->accepting, 0);
     if (!l->condemned)
-        l->tp->describe(&l->wire, fatal, &l->why);
+        l->tp->describe(&l->wire, fatal ? fatal->result : NULL, &l->why);
     l->want_write = false;
     for (bool head = true; l->flight.head; head = false) {
         pqp_stmt *m = flight_shift(l);
@@ -191,7 +192,7 @@ static void lose(pqp_lane *l, pqp_proof proof, PGresult *fatal)
             finish(l, m, PQPOOL_ESERVER, PQPOOL_DONE);
             continue;
         }
-        m->headed_loss = head && !fatal;
+        m->headed_loss = head && !(fatal && fatal->spoke);
         bool not_run = proof == PQP_PROOF_ALL || (proof == PQP_PROOF_BEHIND && !head);
         finish(l, m, PQPOOL_ELOST, not_run ? PQPOOL_NOT_RUN : PQPOOL_UNKNOWN);
     }
@@ -233,7 +234,7 @@ static void collect(pqp_lane *l)
         switch (a.kind) {
         case PQP_NEXT_END:
             if (l->ends > ENDS_MAX)
-                lose(l, PQP_PROOF_NONE, NULL);
+                lose(l, NULL);
             break;
         case PQP_NEXT_STATE:
             condemn(l, "a statement changed the state of its session");
@@ -250,10 +251,10 @@ static void collect(pqp_lane *l)
             break;
         case PQP_NEXT_COPY:
             condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)");
-            lose(l, PQP_PROOF_NONE, NULL);
+            lose(l, NULL);
             break;
         case PQP_NEXT_FATAL:
-            lose(l, a.proof, a.result);
+            lose(l, &a);
             l->tp->clear(a.result);
             break;
         default: /* ABORTED: the error that caused it is the answer */
@@ -275,7 +276,7 @@ static void pump(pqp_lane *l, bool readable)
     }
     collect(l); /* what arrived before the end still counts */
     if (!l->dead && (!here || !l->tp->alive(&l->wire)))
-        lose(l, PQP_PROOF_NONE, NULL);
+        lose(l, NULL);
     if (!l->dead && !l->flight.head && !l->tp->clean(&l->wire))
         condemn(l, "a statement left a transaction open");
 }
@@ -308,7 +309,7 @@ static bool send_one(pqp_lane *l, pqp_stmt *m)
     }
     bool unsure = sent == PQP_SENT_NO_SYNC && m->commits_itself;
     pump(l, true); /* the server may have said why */
-    lose(l, PQP_PROOF_NONE, NULL);
+    lose(l, NULL);
     finish(l, m, PQPOOL_ELOST, unsure ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT);
     return false;
 }
@@ -635,8 +636,11 @@ void pqp_lane_unpin(pqp_lane *l)
 pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 {
     enter(l);
-    if (l->driver == PQP_DRIVER_KEEPER || (l->driver == PQP_DRIVER_NONE && ready))
+    bool looked = ready && l->driver != PQP_DRIVER_CALL;
+    if (looked || l->driver == PQP_DRIVER_KEEPER)
         pump(l, ready);
+    if (looked) /* the first look takes in the server's last words, only the second finds that nothing follows */
+        pump(l, true);
     leave(l, NULL);
     enter(l); /* leave() may have sent, and appointed */
 #ifdef PQP_WATCHDOG
@@ -645,6 +649,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 #endif
     pqp_tended t = {
         .mine = l->driver == PQP_DRIVER_KEEPER,
+        .looked = looked,
         .want_write = l->want_write,
         .dead = l->dead,
         .condemned = l->condemned,
@@ -659,7 +664,7 @@ void pqp_lane_cut(pqp_lane *l, const char *reason)
 {
     enter(l);
     condemn(l, reason);
-    lose(l, PQP_PROOF_NONE, NULL);
+    lose(l, NULL);
     leave(l, NULL);
 }
 

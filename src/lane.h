@@ -137,6 +137,7 @@ void pqp_lane_part(pqp_lane *l, pqp_call *call);
 /* For the keeper: reads and writes what is ready if nobody else drives, or if it hung up. */
 typedef struct pqp_tended {
     bool mine;       /* the keeper drives: watch the socket */
+    bool looked;     /* no caller drives, and what the socket had was taken in */
     bool want_write; /* ... for writing too */
     bool vacant;     /* takes nothing new and is empty: may leave the LANE state */
     bool dead;

@@ -509,6 +509,7 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
         pqp_pool_drain_locked(p, slot);
         return;
     }
+    p->kick = true; /* the server may have hung up meanwhile */
     int i = 0;
     while (pqp_load(&p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
         i++;
@@ -533,6 +534,7 @@ void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
 {
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, pqp_now());
+    p->kick |= pqp_load(&slot->suspect) != 0; /* the server hung up meanwhile: the keeper closes it */
     pqp_cond_broadcast(&p->changed);
 }
 

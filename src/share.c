@@ -279,6 +279,30 @@ static pqp_time earliest_deadline(const pqp_stmt *members)
     return first;
 }
 
+/*
+ * No lane was found, or not in time. As long as the call itself has time, that ends only those members whose own
+ * deadline has passed; returns the others.
+ */
+static pqp_stmt *fail_unplaced(run *r, pqp_stmt *members, const pqpool_error *why)
+{
+    pqp_stmt *due = NULL, **due_end = &due, *rest = NULL, **rest_end = &rest;
+    pqp_time now = pqp_now();
+    for (pqp_stmt *m = members; m; m = m->sibling) {
+        pqp_stmt ***end = m->deadline <= now ? &due_end : &rest_end;
+        **end = m;
+        *end = &m->sibling;
+    }
+    *due_end = *rest_end = NULL;
+    if (!due || now >= r->unsent_deadline) {
+        fail_members(r, rest, why);
+        put_members(r->pool, rest);
+        rest = NULL;
+    }
+    fail_members(r, due, why);
+    put_members(r->pool, due);
+    return rest;
+}
+
 static void run_members(run *r, pqp_stmt *members)
 {
     pqpool *p = r->pool;
@@ -294,9 +318,8 @@ static void run_members(run *r, pqp_stmt *members)
     while (members) {
         pqp_lane *lane;
         if (find_lane(r, earliest_deadline(members), &lane, &why) != PQPOOL_OK) {
-            fail_members(r, members, &why);
-            put_members(p, members);
-            break;
+            members = fail_unplaced(r, members, &why);
+            continue;
         }
         call->members = members;
         pqp_lane_run(lane, call);

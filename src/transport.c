@@ -95,7 +95,8 @@ static pqp_answer error_answer(PGresult *result)
     if (!sqlstate || !severity)
         return (pqp_answer){.kind = PQP_NEXT_FATAL, .result = result};
     if (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0)
-        return (pqp_answer){.kind = PQP_NEXT_FATAL, .proof = proof_of(result, sqlstate), .result = result};
+        return (pqp_answer){
+            .kind = PQP_NEXT_FATAL, .proof = proof_of(result, sqlstate), .spoke = true, .result = result};
     return (pqp_answer){.kind = PQP_NEXT_ERROR, .result = result};
 }
 

@@ -42,6 +42,7 @@ typedef enum {
 typedef struct pqp_answer {
     pqp_next kind;
     pqp_proof proof;  /* of a FATAL */
+    bool spoke;       /* of a FATAL: it is the server's own word, not libpq's about its silence */
     PGresult *result; /* of RESULT, STATE, ERROR and FATAL: the receiver's to clear */
 } pqp_answer;
 
