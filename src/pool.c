@@ -452,6 +452,13 @@ void pqp_pool_unlock(pqpool *p)
 
 /* ---- what jobs report ---- */
 
+/* Makes sure the keeper is there when an unused connection has reached its age. */
+static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
+{
+    pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    pqp_pool_due_locked(p, PQP_MIN(slot->expires, now + idle_timeout));
+}
+
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
 {
     pqp_time now = pqp_now();
@@ -468,6 +475,7 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     slot->job = NULL;
     pqp_store(&slot->suspect, 0);
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
+    mind_age(p, slot, now);
     p->connects++;
     p->failures = 0;
     p->refused = false;
@@ -510,6 +518,7 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
     }
     slot->quiet_since = pqp_now();
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, slot->quiet_since);
+    mind_age(p, slot, slot->quiet_since);
     int i = 0;
     while (pqp_load(&p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
         i++;
@@ -532,8 +541,10 @@ void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
 
 void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
 {
+    pqp_time now = pqp_now();
     slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, pqp_now());
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
+    mind_age(p, slot, now);
     pqp_cond_broadcast(&p->changed);
 }
 
