@@ -525,8 +525,10 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
     pqp_store(&p->lanes[i], slot->lane);
     if (i >= pqp_load(&p->n_lanes_top))
         pqp_store(&p->n_lanes_top, i + 1);
-    for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);)
+    for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);) {
+        w->grant = pqp_lane_pin(slot->lane) ? slot : NULL; /* or a lease would take it away before he is awake */
         wake_waiter(p, w, PQP_WORD_GRANTED);
+    }
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)

@@ -78,7 +78,8 @@ void pqp_pool_kick(void *pool);  /* wakes the keeper; no lock needed */
 void pqp_pool_settle_locked(pqpool *p);
 void pqp_pool_due_locked(pqpool *p, pqp_time at); /* the keeper must look at this time at the latest */
 
-/* Waits for a slot of one's own (LEASE) or for a lane to be there (SHARE, *slot is NULL). */
+/* Waits for a slot of one's own (LEASE) or for a lane to be there (SHARE: *slot's lane is pinned for the caller;
+ * NULL: he must look for one). */
 pqpool_code pqp_pool_wait(pqpool *p, pqp_want want, pqp_time deadline, pqp_slot **slot, pqpool_error *err)
     PQP_MUSTCHECK;
 /* The slot served to this caller was no good: closes it. */
