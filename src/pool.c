@@ -386,13 +386,17 @@ static void order_connects(pqpool *p, pqp_time now)
 static void drain_for_leases(pqpool *p)
 {
     int unserved = p->queue.list[PQP_WANT_LEASE].count - underway(p);
+    if (pqp_peek(&p->lane_wanted))
+        pqp_store(&p->lane_wanted, 0);
     while (unserved-- > 0 && pqp_slots_total(&p->slots) >= p->options.max_size) {
         pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
         if (!newest)
             return;
-        bool last = in(p, PQP_SLOT_LANE) == 1;
-        if (last && pqp_load(&newest->lane->load) > 0 && p->options.max_size > 1)
-            return;
+        if (in(p, PQP_SLOT_LANE) == 1 && p->options.max_size > 1) {
+            pqp_store(&p->lane_wanted, 1); /* before the look: whoever leaves the lane then looks here */
+            if (pqp_load(&newest->lane->users) > 0 || pqp_load(&newest->lane->load) > 0)
+                return;
+        }
         pqp_pool_drain_locked(p, newest);
     }
 }

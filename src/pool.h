@@ -43,6 +43,7 @@ struct pqpool {
     _Atomic int64_t pressure_since;     /* ns; 0: none */
     _Atomic int64_t acquire_timeout_ms, statement_timeout_ms, slow_ms, lanes_limit; /* mirrors of options */
     _Atomic int closed;                 /* mirrors closing */
+    _Atomic int lane_wanted;            /* a lease waits until the last lane is idle: settle when it is */
 
     pqp_mutex mu;
     /* guarded by mu */

@@ -306,6 +306,10 @@ static void run_members(run *r, pqp_stmt *members)
         pqp_lane_run(lane, call);
         members = sift(r, lane, call);
         pqp_lane_unpin(lane);
+        if (pqp_load(&p->lane_wanted) && pqp_load(&lane->users) == 0) {
+            pqp_pool_lock(p);
+            pqp_pool_unlock(p);
+        }
     }
     pqp_depot_put(&p->calls, call);
 }
