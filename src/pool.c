@@ -401,13 +401,22 @@ static void drain_for_leases(pqpool *p)
     }
 }
 
+/* A limit that was lowered comes before those who wait, or it would never be reached while somebody does. */
+static void shrink(pqpool *p, pqp_time now)
+{
+    pqp_slot *oldest;
+    while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
+           pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size)
+        close_slot(p, oldest, "more connections than max_size allows", now);
+    while (in(p, PQP_SLOT_LANE) > pqp_load(&p->lanes_limit))
+        pqp_pool_drain_locked(p, p->slots.in[PQP_SLOT_LANE].tail);
+}
+
 static void trim(pqpool *p, pqp_time now)
 {
     int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
-    pqp_slot *oldest;
-    while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
-           (in(p, PQP_SLOT_IDLE) > max_idle || pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size))
-        close_slot(p, oldest, "more idle connections than max_idle or max_size allow", now);
+    while (in(p, PQP_SLOT_IDLE) > max_idle)
+        close_slot(p, p->slots.in[PQP_SLOT_IDLE].tail, "more idle connections than max_idle allows", now);
 }
 
 void pqp_pool_settle_locked(pqpool *p)
@@ -418,6 +427,7 @@ void pqp_pool_settle_locked(pqpool *p)
             close_slot(p, s, "the pool was closed", now);
         return;
     }
+    shrink(p, now);
     serve_waiters(p, now);
     order_connects(p, now);
     drain_for_leases(p);
