@@ -672,7 +672,7 @@ static void leave_unread(PGconn *c)
 
 static void leave_running(PGconn *c)
 {
-    PQsendQuery(c, "select pg_sleep(20)");
+    PQsendQuery(c, "select pg_sleep(1)");
     PQflush(c);
 }
 
@@ -824,6 +824,7 @@ static void cleaning(void)
         hand_on_messes(levels[i]);
         session_state(levels[i], i >= 2);
     }
+    ok(eventually(backends(ctl, "lease-test") == 0), "A9: what was left running has ended");
     one(ctl, "drop table stuff");
 }
 
@@ -1153,6 +1154,9 @@ static void closing(void)
        "A15: the statement is ELOST, UNKNOWN: %s", busy.err.message);
     ok(busy.ended - began < 1.0 * tap_slowness(), "A15: soon after (%.0f ms)", (busy.ended - began) * 1000);
     is_int(pqpool_free(pool), PQPOOL_OK, "A15: then free works");
+    one(ctl, "select count(pg_terminate_backend(pid)) from pg_stat_activity where query like "
+             "'%%pg_sleep(30)%%' and "
+             "pid <> pg_backend_pid()");
 
     static gate g;
     pqpool_hooks hooks = {PQPOOL_HOOKS, .arg = &g, .on_connect = pass_gate};
