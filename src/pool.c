@@ -388,11 +388,13 @@ static void drain_for_leases(pqpool *p)
     int unserved = p->queue.list[PQP_WANT_LEASE].count - underway(p);
     if (pqp_peek(&p->lane_wanted))
         pqp_store(&p->lane_wanted, 0);
-    while (unserved-- > 0 && pqp_slots_total(&p->slots) >= p->options.max_size) {
+    /* While no connect succeeds, what there is is all there may be. */
+    int64_t most = p->failures > 0 ? pqp_pool_live_locked(p) : p->options.max_size;
+    while (unserved-- > 0 && pqp_slots_total(&p->slots) >= most) {
         pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
         if (!newest)
             return;
-        if (in(p, PQP_SLOT_LANE) == 1 && p->options.max_size > 1) {
+        if (in(p, PQP_SLOT_LANE) == 1 && most > 1) {
             pqp_store(&p->lane_wanted, 1); /* before the look: whoever leaves the lane then looks here */
             if (pqp_load(&newest->lane->users) > 0 || pqp_load(&newest->lane->load) > 0)
                 return;
