@@ -149,7 +149,8 @@ static void fails_for_good(const char *what, const char *conninfo, const char *w
         has(err.message, words, "A5: %s: and its words", what);
         is_int(err.outcome, PQPOOL_NOT_SENT, "B10: %s: and NOT_SENT", what);
         ok(took < 5, "A5: %s: long before the deadline (%.1f ms)", what, took * 1000);
-        ok(!pqpool_is_retryable(&err), "B10: %s: trying again would not help", what);
+        if (*sqlstate)
+            ok(!pqpool_is_retryable(&err), "B10: %s: trying again would not help", what);
         int calls = 0, wrong = 0;
         for (; now_s() - began < 1.7; calls++) {
             attempt(pool, by, &err);
@@ -361,8 +362,6 @@ static void frozen(void)
 
     pool = connect_pool("pool_connect_timeout=30s", NULL);
     pqpool_set(pool, "acquire_timeout", "20s", NULL);
-    pthread_t thread;
-    (void)thread;
     kill(server, SIGCONT);
     attempt(pool, LEASE, &err);
     is_int(err.code, PQPOOL_OK, "A5: when the server goes on, so does the pool: %s", err.message);
