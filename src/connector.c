@@ -41,7 +41,7 @@ static void connect_slot(pqp_job *job)
     pqpool_code code = pqp_session_connect(&p->target, &p->events, deadline, &conn, &for_good, &why);
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
-    if (job->orphaned || (conn && p->closing)) {
+    if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */
         pqp_mutex_unlock(&p->mu);
         PQfinish(conn);
         pqp_pool_lock(p);

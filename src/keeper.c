@@ -94,8 +94,13 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
     if (t.looked || t.dead)
         pqp_store(&s->suspect, 0);
     watch(p, s, fd, mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
-    if (!t.vacant)
+    if (!t.vacant) {
+        if (pqp_load(&p->lane_wanted)) { /* it may have ended what its caller had given up */
+            pqp_pool_lock(p);
+            pqp_pool_unlock(p);
+        }
         return;
+    }
     if (t.dead || t.condemned)
         pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id, s->lane->why.message);
     pqp_pool_lock(p);

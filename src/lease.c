@@ -96,8 +96,9 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
         close_why = "the on_release hook refused it";
     if (!close_why)
         close_why = pqp_session_inspect(conn, slot->fd, slot->backend_pid, &open_transaction);
-    bool to_reset = (open_transaction && level != PQP_RESET_NONE) || level >= PQP_RESET_CLEAN;
-    if (!close_why && to_reset) {
+    if (!close_why && open_transaction && level == PQP_RESET_NONE)
+        close_why = "its user left a transaction open, and reset=none";
+    if (!close_why && (open_transaction || level >= PQP_RESET_CLEAN)) {
         pqp_connector_reset_here(p, slot, level, open_transaction);
         return PQPOOL_OK;
     }

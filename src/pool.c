@@ -386,24 +386,39 @@ static void order_connects(pqpool *p, pqp_time now)
 static void drain_for_leases(pqpool *p)
 {
     int unserved = p->queue.list[PQP_WANT_LEASE].count - underway(p);
-    while (unserved-- > 0 && pqp_slots_total(&p->slots) >= p->options.max_size) {
+    if (pqp_peek(&p->lane_wanted))
+        pqp_store(&p->lane_wanted, 0);
+    /* While no connect succeeds, what there is is all there may be. */
+    int64_t most = p->failures > 0 ? pqp_pool_live_locked(p) : p->options.max_size;
+    while (unserved-- > 0 && pqp_slots_total(&p->slots) >= most) {
         pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
         if (!newest)
             return;
-        bool last = in(p, PQP_SLOT_LANE) == 1;
-        if (last && pqp_load(&newest->lane->load) > 0 && p->options.max_size > 1)
-            return;
+        if (in(p, PQP_SLOT_LANE) == 1 && most > 1) {
+            pqp_store(&p->lane_wanted, 1); /* before the look: whoever leaves the lane then looks here */
+            if (pqp_load(&newest->lane->users) > 0 || pqp_load(&newest->lane->load) > 0)
+                return;
+        }
         pqp_pool_drain_locked(p, newest);
     }
+}
+
+/* A limit that was lowered comes before those who wait, or it would never be reached while somebody does. */
+static void shrink(pqpool *p, pqp_time now)
+{
+    pqp_slot *oldest;
+    while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
+           pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size)
+        close_slot(p, oldest, "more connections than max_size allows", now);
+    while (in(p, PQP_SLOT_LANE) > pqp_load(&p->lanes_limit))
+        pqp_pool_drain_locked(p, p->slots.in[PQP_SLOT_LANE].tail);
 }
 
 static void trim(pqpool *p, pqp_time now)
 {
     int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
-    pqp_slot *oldest;
-    while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
-           (in(p, PQP_SLOT_IDLE) > max_idle || pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size))
-        close_slot(p, oldest, "more idle connections than max_idle or max_size allow", now);
+    while (in(p, PQP_SLOT_IDLE) > max_idle)
+        close_slot(p, p->slots.in[PQP_SLOT_IDLE].tail, "more idle connections than max_idle allows", now);
 }
 
 void pqp_pool_settle_locked(pqpool *p)
@@ -414,6 +429,7 @@ void pqp_pool_settle_locked(pqpool *p)
             close_slot(p, s, "the pool was closed", now);
         return;
     }
+    shrink(p, now);
     serve_waiters(p, now);
     order_connects(p, now);
     drain_for_leases(p);
@@ -452,6 +468,13 @@ void pqp_pool_unlock(pqpool *p)
 
 /* ---- what jobs report ---- */
 
+/* Makes sure the keeper is there when an unused connection has reached its age. */
+static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
+{
+    pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    pqp_pool_due_locked(p, PQP_MIN(slot->expires, now + idle_timeout));
+}
+
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
 {
     pqp_time now = pqp_now();
@@ -468,6 +491,7 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     slot->job = NULL;
     pqp_store(&slot->suspect, 0);
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
+    mind_age(p, slot, now);
     p->connects++;
     p->failures = 0;
     p->refused = false;
@@ -510,14 +534,17 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
         return;
     }
     p->kick = true; /* the server may have hung up meanwhile */
+    mind_age(p, slot, slot->quiet_since);
     int i = 0;
     while (pqp_load(&p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
         i++;
     pqp_store(&p->lanes[i], slot->lane);
     if (i >= pqp_load(&p->n_lanes_top))
         pqp_store(&p->n_lanes_top, i + 1);
-    for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);)
+    for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);) {
+        w->grant = pqp_lane_pin(slot->lane) ? slot : NULL; /* or a lease would take it away before he is awake */
         wake_waiter(p, w, PQP_WORD_GRANTED);
+    }
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
@@ -532,9 +559,11 @@ void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
 
 void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
 {
+    pqp_time now = pqp_now();
     slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, pqp_now());
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
     p->kick |= pqp_load(&slot->suspect) != 0; /* the server hung up meanwhile: the keeper closes it */
+    mind_age(p, slot, now);
     pqp_cond_broadcast(&p->changed);
 }
 

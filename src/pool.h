@@ -43,6 +43,7 @@ struct pqpool {
     _Atomic int64_t pressure_since;     /* ns; 0: none */
     _Atomic int64_t acquire_timeout_ms, statement_timeout_ms, slow_ms, lanes_limit; /* mirrors of options */
     _Atomic int closed;                 /* mirrors closing */
+    _Atomic int lane_wanted;            /* a lease waits until the last lane is idle: settle when it is */
 
     pqp_mutex mu;
     /* guarded by mu */
@@ -78,7 +79,8 @@ void pqp_pool_kick(void *pool);  /* wakes the keeper; no lock needed */
 void pqp_pool_settle_locked(pqpool *p);
 void pqp_pool_due_locked(pqpool *p, pqp_time at); /* the keeper must look at this time at the latest */
 
-/* Waits for a slot of one's own (LEASE) or for a lane to be there (SHARE, *slot is NULL). */
+/* Waits for a slot of one's own (LEASE) or for a lane to be there (SHARE: *slot's lane is pinned for the caller;
+ * NULL: he must look for one). */
 pqpool_code pqp_pool_wait(pqpool *p, pqp_want want, pqp_time deadline, pqp_slot **slot, pqpool_error *err)
     PQP_MUSTCHECK;
 /* The slot served to this caller was no good: closes it. */

@@ -28,7 +28,7 @@ typedef struct pqp_waiter {
     pqp_time since;
     bool queued;
     bool announced;         /* he had to wait: no connect under way covered him */
-    void *grant;            /* of a lease: the slot */
+    void *grant;            /* the slot; of a sharer: its lane is pinned for him */
     int word;               /* GRANTED or FAILED, when no longer queued by his own doing */
     pqpool_error *err;      /* of FAILED: filled before the word; the waiter's own, may be NULL */
     pqpool_code code;       /* of FAILED */

@@ -149,15 +149,19 @@ static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_
 {
     pqpool *p = r->pool;
     for (;;) {
-        pqp_slot *none;
+        pqp_slot *slot;
         pqp_time now = pqp_now();
         if (pqp_load(&p->closed))
             return pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
         if ((*lane = choose(p, now)))
             return PQPOOL_OK;
-        pqpool_code code = pqp_pool_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &none, err);
+        pqpool_code code = pqp_pool_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &slot, err);
         if (code != PQPOOL_OK)
             return code;
+        if (slot) {
+            *lane = slot->lane;
+            return PQPOOL_OK;
+        }
     }
 }
 
@@ -325,6 +329,10 @@ static void run_members(run *r, pqp_stmt *members)
         pqp_lane_run(lane, call);
         members = sift(r, lane, call);
         pqp_lane_unpin(lane);
+        if (pqp_load(&p->lane_wanted) && pqp_load(&lane->users) == 0) {
+            pqp_pool_lock(p);
+            pqp_pool_unlock(p);
+        }
     }
     pqp_depot_put(&p->calls, call);
 }
