@@ -510,7 +510,7 @@ int main(void)
     const char *rounds = getenv("PQPOOL_ROUNDS");
     int ends = rounds && atoi(rounds) > 0 ? atoi(rounds) : 100;
     tap_begin(100 + (unsigned)ends);
-    ctl = control();
+    ctl = control_alone();
     locker = control();
     may_kill = may_signal(ctl);
     one(ctl, "create table log (nonce bigint)");

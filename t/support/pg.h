@@ -28,26 +28,41 @@ __attribute__((unused)) static void sleep_ms(int ms)
     poll(NULL, 0, ms);
 }
 
+/* Starts this program again under t/with-pg, in an environment that has `variable`. */
+__attribute__((unused, noreturn)) static void again_with_server(const char *variable)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {
+        self[n] = '\0';
+        alarm(0);
+        setenv(variable, "1", 1);
+        execl("/bin/sh", "sh", WITH_PG, self, (char *)NULL);
+    }
+    tap_ok(false, __FILE__, __LINE__, "%s can be run", WITH_PG);
+    exit(1);
+}
+
 /*
  * A connection outside the pool. A test that was not started with a server (by with-pg or `make installcheck`) starts
  * itself again under t/with-pg, so that each can be run alone, and so that none ever meets somebody's real data.
  */
 __attribute__((unused)) static PGconn *control(void)
 {
-    if (!getenv("PQPOOL_TEST_SERVER")) {
-        char self[4096];
-        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-        if (n > 0) {
-            self[n] = '\0';
-            alarm(0);
-            execl("/bin/sh", "sh", WITH_PG, self, (char *)NULL);
-        }
-        bail("no server, and %s could not be run", WITH_PG);
-    }
+    if (!getenv("PQPOOL_TEST_SERVER"))
+        again_with_server("PQPOOL_TEST_SERVER");
     PGconn *c = PQconnectdb("application_name=control");
     if (PQstatus(c) != CONNECTION_OK)
         bail("control connection: %s", PQerrorMessage(c));
     return c;
+}
+
+/* The same for a test that breaks its server: that one is never shared with another test. */
+__attribute__((unused)) static PGconn *control_alone(void)
+{
+    if (!getenv("PQPOOL_TEST_ALONE"))
+        again_with_server("PQPOOL_TEST_ALONE");
+    return control();
 }
 
 /* One value as text, in a buffer of this thread's; "" for no row; bails when the statement fails. */
