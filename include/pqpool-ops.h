@@ -11,18 +11,24 @@ extern "C" {
 #endif
 
 /* Levels of on_log and of the option log_level. */
-typedef enum { PQPOOL_LOG_OFF = 0, PQPOOL_LOG_ERROR, PQPOOL_LOG_WARN, PQPOOL_LOG_INFO, PQPOOL_LOG_DEBUG } pqpool_log_level;
+typedef enum {
+    PQPOOL_LOG_OFF = 0,
+    PQPOOL_LOG_ERROR,
+    PQPOOL_LOG_WARN,
+    PQPOOL_LOG_INFO,
+    PQPOOL_LOG_DEBUG
+} pqpool_log_level;
 
 typedef enum {
     PQPOOL_EVENT_CONNECT = 1, /* a new connection is up, in the pool, and goes to the longest waiter */
     PQPOOL_EVENT_ACQUIRE,     /* a lease began */
-    PQPOOL_EVENT_ENQUEUE,     /* a caller has to wait: no idle connection, and no connect under way covers it */
-    PQPOOL_EVENT_DEQUEUE,     /* an enqueued caller was served */
-    PQPOOL_EVENT_RELEASE,     /* a lease ended */
-    PQPOOL_EVENT_CLOSE,       /* a connection left the pool; text tells why */
-    PQPOOL_EVENT_TIMEOUT,     /* a waiting caller's deadline passed */
+    PQPOOL_EVENT_ENQUEUE, /* a caller has to wait: no idle connection, and no connect under way covers it */
+    PQPOOL_EVENT_DEQUEUE, /* an enqueued caller was served */
+    PQPOOL_EVENT_RELEASE, /* a lease ended */
+    PQPOOL_EVENT_CLOSE,   /* a connection left the pool; text tells why */
+    PQPOOL_EVENT_TIMEOUT, /* a waiting caller's deadline passed */
     PQPOOL_EVENT_CONNECT_FAILED, /* an attempt to connect failed; text holds the server's words */
-    PQPOOL_EVENT_DISCARDED,   /* this many events (wait_us holds the number) were dropped for want of room */
+    PQPOOL_EVENT_DISCARDED, /* this many events (wait_us holds the number) were dropped for want of room */
 } pqpool_event_id;
 
 /* An event. Valid only while on_event runs. Fields that do not apply are 0 or "". */
@@ -47,16 +53,17 @@ const char *pqpool_event_name(int id);
 typedef struct pqpool_stats_data {
     size_t size; /* in: sizeof of the caller's struct, by PQPOOL_STATS */
     int32_t limit, total, idle, leased, shared, connecting, resetting, probing, draining, closing;
-    int32_t waiting;         /* callers waiting that no connect under way covers */
-    int32_t statements;      /* statements on shared connections, sent or not, unanswered */
+    int32_t waiting;    /* callers waiting that no connect under way covers */
+    int32_t statements; /* statements on shared connections, sent or not, unanswered */
     int64_t connects, connect_failures, closes;
     int64_t acquires, releases, timeouts, enqueues;
-    int64_t shared_grown;    /* times the pressure opened one more shared connection */
-    int64_t events_dropped;  /* events the hook was too slow for */
+    int64_t shared_grown;   /* times the pressure opened one more shared connection */
+    int64_t events_dropped; /* events the hook was too slow for */
 } pqpool_stats_data;
 #define PQPOOL_STATS .size = sizeof(pqpool_stats_data)
 
-/* Fills *stats, at most stats->size bytes of it. Does not block. EINVAL for NULL or a size of 0. Thread-safe. */
+/* Fills *stats, at most stats->size bytes of it. Does not block. EINVAL for NULL or a size of 0. Thread-safe.
+ */
 pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats);
 
 #ifdef __cplusplus

@@ -87,10 +87,10 @@ typedef enum {
 
 /* An error, in the caller's memory; 1024 bytes, never grows. Not thread-safe: one call at a time. */
 typedef struct {
-    int32_t code;       /* pqpool_code */
-    int32_t outcome;    /* pqpool_outcome */
-    int64_t row;        /* the failing member of a group, else -1 */
-    char sqlstate[6];   /* the server's five characters, or "" where it did not speak */
+    int32_t code;     /* pqpool_code */
+    int32_t outcome;  /* pqpool_outcome */
+    int64_t row;      /* the failing member of a group, else -1 */
+    char sqlstate[6]; /* the server's five characters, or "" where it did not speak */
     char pad[2];
     char message[1000]; /* one line or more of text, "" when code is PQPOOL_OK */
 } pqpool_error;
@@ -155,9 +155,9 @@ pqpool *pqpool_open_params(const char *const *keywords, const char *const *value
  * and leases have drain_ms to end (-1: as long as it takes); then shared connections are cut, and the
  * statements on them fail with ELOST. A lease that is still out stays the caller's, and its connection is
  * closed when it comes back.
- * Idempotent; may be called from any thread, and from a hook with drain_ms 0. The handle stays valid: release,
- * discard, get, name and stats still work.
- * PQPOOL_OK when all ended in time, ETIMEDOUT when something had to be cut or a lease is still out.
+ * Idempotent; may be called from any thread, and from a hook with drain_ms 0. The handle stays valid:
+ * release, discard, get, name and stats still work. PQPOOL_OK when all ended in time, ETIMEDOUT when
+ * something had to be cut or a lease is still out.
  */
 pqpool_code pqpool_close(pqpool *pool, int drain_ms);
 
@@ -247,8 +247,8 @@ typedef struct pqpool_stmt {
     const int *param_lengths;
     const int *param_formats;
     int result_format;
-    unsigned flags; /* PQPOOL_READ_ONLY, PQPOOL_IDEMPOTENT */
-    int timeout_ms; /* 0 or PQPOOL_DEFAULT: the option statement_timeout; -1: none of its own */
+    unsigned flags;      /* PQPOOL_READ_ONLY, PQPOOL_IDEMPOTENT */
+    int timeout_ms;      /* 0 or PQPOOL_DEFAULT: the option statement_timeout; -1: none of its own */
     pqpool_tx *tx;       /* NULL */
     pqpool_scope *scope; /* NULL */
 } pqpool_stmt;
@@ -263,21 +263,19 @@ enum { PQPOOL_READ_ONLY = 1, PQPOOL_IDEMPOTENT = 2 };
 /*
  * Runs one statement on a shared connection and waits for its answer.
  *
- * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a neighbour.
- * Statements in flight at the same time have no order. One that is issued after another's answer was
- * returned sees that one's effects.
+ * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a
+ * neighbour. Statements in flight at the same time have no order. One that is issued after another's answer
+ * was returned sees that one's effects.
  *
  * Returns the answer as libpq would; the caller PQclear()s it. When the server answered with an error, the
  * result is PGRES_FATAL_ERROR and err says ESERVER, DONE and the SQLSTATE. NULL means that the pool has no
  * answer; err says why, and its outcome what became of the statement:
- *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string ...:
- *                       what would change the session for the neighbours. The message names the way out.
- *   ETIMEDOUT           NOT_SENT: no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms
- *                       passed. Its answer, when it comes, is dropped and nobody else gets it.
- *   ELOST               UNKNOWN; what is NOT_SENT or NOT_RUN the library has repeated elsewhere as long as the
- *                       deadline allowed.
- *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ETOOBIG, ENOMEM: NOT_SENT.
- * Blocks until then. Thread-safe.
+ *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string
+ * ...: what would change the session for the neighbours. The message names the way out. ETIMEDOUT NOT_SENT:
+ * no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms passed. Its answer, when it
+ * comes, is dropped and nobody else gets it. ELOST               UNKNOWN; what is NOT_SENT or NOT_RUN the
+ * library has repeated elsewhere as long as the deadline allowed. ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED,
+ * EINVAL, ETOOBIG, ENOMEM: NOT_SENT. Blocks until then. Thread-safe.
  */
 PGresult *pqpool_exec(pqpool *pool, const char *sql, pqpool_error *err) PQPOOL_MUST_CHECK;
 PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types,
@@ -293,12 +291,12 @@ typedef enum {
 /*
  * Runs n statements side by side on ONE shared connection and waits for all: they are sent together, run in
  * the order given, and cost one network round trip. results[i] is what pqpool_exec_stmt() would return for
- * stmts[i] and errors[i] what it would say; errors may be NULL. Every result is the caller's to PQclear(), also
- * after a failure (NULL is fine to clear). If the connection is lost on the way, members that were not run
- * are repeated on another one, so the order holds only while the connection does.
- * PQPOOL_OK when every member succeeded, else the code of the first that failed. n = 0 is PQPOOL_OK.
- * EINVAL (a wrong argument) and EREFUSED (any member) are found before anything is sent, and then nothing is;
- * errors[i].row is the member's index.
+ * stmts[i] and errors[i] what it would say; errors may be NULL. Every result is the caller's to PQclear(),
+ * also after a failure (NULL is fine to clear). If the connection is lost on the way, members that were not
+ * run are repeated on another one, so the order holds only while the connection does. PQPOOL_OK when every
+ * member succeeded, else the code of the first that failed. n = 0 is PQPOOL_OK. EINVAL (a wrong argument) and
+ * EREFUSED (any member) are found before anything is sent, and then nothing is; errors[i].row is the member's
+ * index.
  */
 pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
                             PGresult **results, pqpool_error *errors) PQPOOL_MUST_CHECK;

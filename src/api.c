@@ -20,7 +20,8 @@ static pqpool *open_checked(pqp_options *options, const char *const *keywords, c
 {
     pqp_target target = {0};
     if (hooks && (hooks->size < offsetof(pqpool_hooks, on_event) || hooks->size > 4096)) {
-        pqp_refuse(err, PQPOOL_EINVAL, "hooks->size is %zu: begin the initialiser with PQPOOL_HOOKS", hooks->size);
+        pqp_refuse(err, PQPOOL_EINVAL, "hooks->size is %zu: begin the initialiser with PQPOOL_HOOKS",
+                   hooks->size);
         return NULL;
     }
     if (pqp_options_check(options, err) != PQPOOL_OK)
@@ -28,7 +29,8 @@ static pqpool *open_checked(pqp_options *options, const char *const *keywords, c
     if (pqp_target_init(&target, keywords, values, expand_dbname, err) != PQPOOL_OK)
         return NULL;
     if (!pqp_options_given(options, "connect_timeout")) {
-        char *seconds = pqp_target_value(&target, "connect_timeout"); /* libpq's own; it ignores it when asked as we ask */
+        char *seconds = pqp_target_value(
+            &target, "connect_timeout"); /* libpq's own; it ignores it when asked as we ask */
         if (seconds && atoi(seconds) > 0)
             options->connect_timeout = (int64_t)atoi(seconds) * 1000;
         free(seconds);
@@ -186,7 +188,8 @@ pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *le
     if (code != PQPOOL_OK)
         return code;
     if (timeout_ms < PQPOOL_DEFAULT)
-        return pqp_refuse(err, PQPOOL_EINVAL, "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
                           timeout_ms);
     int64_t ms = timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms;
     return pqp_lease_acquire(pool, pqp_deadline(pqp_now(), ms), lease, err);
@@ -225,12 +228,14 @@ static pqpool_code check_size(const pqpool_stmt *stmts, int n, pqpool_error *err
         return PQPOOL_OK;
     size_t size = stmts[0].size;
     if (size < sizeof(pqpool_stmt) || size > 4096 || size % _Alignof(pqpool_stmt) != 0)
-        return pqp_refuse(err, PQPOOL_EINVAL, "stmt.size is %zu: begin the initialiser with PQPOOL_STMT", size);
+        return pqp_refuse(err, PQPOOL_EINVAL, "stmt.size is %zu: begin the initialiser with PQPOOL_STMT",
+                          size);
     for (int i = 0; i < n; i++) {
         const char *at = (const char *)stmts + (size_t)i * size;
         for (size_t k = sizeof(pqpool_stmt); k < size; k++)
             if (at[k] != 0)
-                return pqp_refuse(err, PQPOOL_EINVAL, "statement %d uses a field this version of the library lacks", i);
+                return pqp_refuse(err, PQPOOL_EINVAL,
+                                  "statement %d uses a field this version of the library lacks", i);
     }
     return PQPOOL_OK;
 }
@@ -256,8 +261,9 @@ PGresult *pqpool_exec(pqpool *pool, const char *sql, pqpool_error *err)
     return pqpool_exec_stmt(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql}, err);
 }
 
-PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types, const char *const *values,
-                             const int *lengths, const int *formats, int result_format, pqpool_error *err)
+PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types,
+                             const char *const *values, const int *lengths, const int *formats,
+                             int result_format, pqpool_error *err)
 {
     pqpool_stmt stmt = {PQPOOL_STMT,
                         .sql = sql,
@@ -270,16 +276,18 @@ PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const 
     return pqpool_exec_stmt(pool, &stmt, err);
 }
 
-pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode, PGresult **results,
-                            pqpool_error *errors)
+pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                            PGresult **results, pqpool_error *errors)
 {
     pqpool_error why;
     pqpool_code code = pqp_life_check(pool, &why);
     if (code == PQPOOL_OK && (n < 0 || (n > 0 && (!stmts || !results))))
         code = pqp_refuse(&why, PQPOOL_EINVAL, "n is %d; stmts and results must hold that many", n);
     if (code == PQPOOL_OK && mode != PQPOOL_EACH)
-        code = pqp_refuse(&why, PQPOOL_EINVAL, "mode is %d: this version knows PQPOOL_EACH; for all or nothing use a "
-                          "transaction on a lease", (int)mode);
+        code = pqp_refuse(&why, PQPOOL_EINVAL,
+                          "mode is %d: this version knows PQPOOL_EACH; for all or nothing use a "
+                          "transaction on a lease",
+                          (int)mode);
     if (code == PQPOOL_OK)
         code = check_size(stmts, n, &why);
     if (code == PQPOOL_OK)

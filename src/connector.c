@@ -3,7 +3,8 @@
 #include <signal.h>
 #include <stdio.h>
 
-/* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by itself. */
+/* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by itself.
+ */
 #define RESET_TIME (5 * PQP_SECOND)
 #define GRACE PQP_SECOND
 
@@ -25,8 +26,8 @@ static pqp_job here;
 
 static void log_failure(pqpool *p, const pqpool_error *why)
 {
-    pqp_log(&p->events, PQPOOL_LOG_WARN, "no connection: %s%s%s%s", why->message, *why->sqlstate ? " (SQLSTATE " : "",
-            why->sqlstate, *why->sqlstate ? ")" : "");
+    pqp_log(&p->events, PQPOOL_LOG_WARN, "no connection: %s%s%s%s", why->message,
+            *why->sqlstate ? " (SQLSTATE " : "", why->sqlstate, *why->sqlstate ? ")" : "");
 }
 
 static void connect_slot(pqp_job *job)
@@ -92,7 +93,8 @@ static void share_slot(pqp_job *job)
     pqp_pool_lock(p);
     int window = (int)p->options.pipeline_depth;
     pqp_pool_unlock(p);
-    if (!job->fresh && !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME)) {
+    if (!job->fresh &&
+        !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME)) {
         pqp_pool_lock(p); /* this one is no good, most likely lost: those who wait get another */
         job->slot->to_lane = false;
         pqp_pool_scrap_locked(p, job->slot, "it could not be cleaned");
@@ -180,7 +182,7 @@ static pqp_job *prepare_locked(pqpool *p, bool *short_of)
 {
     pqp_job *jobs = NULL;
     for (size_t i = 0; i < PQP_COUNT_OF(with_errands); i++) {
-        for (pqp_slot *s = p->slots.in[with_errands[i]].head; s; s = s->link.next) {
+        for (pqp_slot *s = p->slots.in [with_errands[i]].head; s; s = s->link.next) {
             if (s->job)
                 continue;
             pqp_job *job = calloc(1, sizeof *job);
@@ -188,8 +190,13 @@ static pqp_job *prepare_locked(pqpool *p, bool *short_of)
                 *short_of = true;
                 return jobs;
             }
-            *job = (pqp_job){.pool = p, .slot = s, .state = s->state, .conn = s->conn, .to_lane = s->to_lane,
-                             .fresh = s->fresh, .next = jobs};
+            *job = (pqp_job){.pool = p,
+                             .slot = s,
+                             .state = s->state,
+                             .conn = s->conn,
+                             .to_lane = s->to_lane,
+                             .fresh = s->fresh,
+                             .next = jobs};
             s->job = jobs = job;
             p->refs++;
             p->jobs++;

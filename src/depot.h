@@ -19,7 +19,8 @@ typedef struct pqp_depot {
 int pqp_depot_init(pqp_depot *d, size_t size, int (*init)(void *), void (*fini)(void *)) PQP_MUSTCHECK;
 void pqp_depot_fini(pqp_depot *d); /* frees all objects; none may be out */
 
-void *pqp_depot_take(pqp_depot *d) PQP_MUSTCHECK; /* as its last user left it; zeroed at first; NULL: no memory */
+void *
+pqp_depot_take(pqp_depot *d) PQP_MUSTCHECK; /* as its last user left it; zeroed at first; NULL: no memory */
 void pqp_depot_put(pqp_depot *d, void *object);
 int pqp_depot_out(pqp_depot *d);
 

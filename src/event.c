@@ -71,7 +71,8 @@ void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *t
     pqp_mutex_unlock(&ev->mu);
 }
 
-/* Takes the next event to tell; the count of lost ones comes when there is room again, behind the last kept. */
+/* Takes the next event to tell; the count of lost ones comes when there is room again, behind the last kept.
+ */
 static bool take(pqp_events *ev, pqp_event_note *note)
 {
     if (ev->count == 0 && ev->dropped_untold > 0) {
@@ -122,7 +123,8 @@ void pqp_log(pqp_events *ev, pqpool_log_level level, const char *fmt, ...)
     char line[1400];
     va_list args;
     va_start(args, fmt);
-    int at = ev->hooks.on_log ? 0 : snprintf(line, sizeof line, "pqpool[%s] %s: ", ev->pool_name, names[level]);
+    int at =
+        ev->hooks.on_log ? 0 : snprintf(line, sizeof line, "pqpool[%s] %s: ", ev->pool_name, names[level]);
     vsnprintf(line + at, sizeof line - (size_t)at - 1, fmt, args);
     va_end(args);
     if (ev->hooks.on_log) {

@@ -21,8 +21,8 @@ typedef struct pqp_event_note {
 typedef struct pqp_events {
     pqpool_hooks hooks; /* constant */
     const char *pool_name;
-    _Atomic int level;  /* log lines above it are not made */
-    _Atomic int noted;  /* something lies in the ring: saves the lock */
+    _Atomic int level; /* log lines above it are not made */
+    _Atomic int noted; /* something lies in the ring: saves the lock */
 
     pqp_mutex mu;
     /* guarded by mu */
@@ -35,8 +35,8 @@ typedef struct pqp_events {
 int pqp_events_init(pqp_events *ev, const pqpool_hooks *hooks, const char *pool_name) PQP_MUSTCHECK;
 void pqp_events_fini(pqp_events *ev);
 
-/* Notes an event; any lock of a lower rank may be held. `what` has id, connection, backend_pid, waiting, wait_us;
- * text may be NULL and is copied. */
+/* Notes an event; any lock of a lower rank may be held. `what` has id, connection, backend_pid, waiting,
+ * wait_us; text may be NULL and is copied. */
 void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text);
 
 /* Hands out what is noted. No lock may be held. */

@@ -2,8 +2,8 @@
  * guard: which statements may share a connection. Pure text, no state.
  *
  * Sharing is safe only for statements that leave the session as they found it. The guard reads the text as
- * the server's lexer would (comments, quotes, dollar quotes, case) and allows by its first keyword; what a text
- * cannot show (a function that sets something) it does not see. It is a policy against mistakes, not a
+ * the server's lexer would (comments, quotes, dollar quotes, case) and allows by its first keyword; what a
+ * text cannot show (a function that sets something) it does not see. It is a policy against mistakes, not a
  * security boundary.
  */
 #ifndef PQP_GUARD_H
@@ -12,10 +12,11 @@
 #include "base.h"
 
 typedef struct pqp_verdict {
-    const char *construct; /* NULL: may share. Else what is refused, in words ("BEGIN", "a temporary table") */
-    const char *way_out;   /* what to do instead, in words; static */
-    bool commits_itself;   /* CALL, VACUUM, CREATE INDEX CONCURRENTLY ...: not undone when its Sync fails */
-    char word[32];         /* the first keyword in upper case, "" for an empty statement */
+    const char
+        *construct;      /* NULL: may share. Else what is refused, in words ("BEGIN", "a temporary table") */
+    const char *way_out; /* what to do instead, in words; static */
+    bool commits_itself; /* CALL, VACUUM, CREATE INDEX CONCURRENTLY ...: not undone when its Sync fails */
+    char word[32];       /* the first keyword in upper case, "" for an empty statement */
 } pqp_verdict;
 
 pqp_verdict pqp_guard_check(const char *sql);

@@ -101,11 +101,15 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
         }
         return;
     }
-    if (t.dead || t.condemned)
-        pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id, s->lane->why.message);
+    if ((t.dead || t.condemned) && !pqp_load(&p->closed))
+        pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id,
+                s->lane->why.message);
     pqp_pool_lock(p);
     if (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING)
-        pqp_pool_vacated_locked(p, s, t.dead ? "it was lost" : t.condemned ? "its session was changed" : NULL);
+        pqp_pool_vacated_locked(p, s,
+                                t.dead        ? "it was lost"
+                                : t.condemned ? "its session was changed"
+                                              : NULL);
     pqp_pool_unlock(p);
 }
 
@@ -114,9 +118,9 @@ typedef struct lane_ref {
     int fd;
 } lane_ref;
 
-/* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them out
- * of these states. That a socket hung up is told once; as long as a caller drives, it is his to find, but he may
- * have his answer and go before he does. Returns whether there is such a lane. */
+/* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them
+ * out of these states. That a socket hung up is told once; as long as a caller drives, it is his to find, but
+ * he may have his answer and go before he does. Returns whether there is such a lane. */
 static bool tend_lanes(pqpool *p)
 {
     lane_ref lanes[2 * PQP_LANES_MAX];
@@ -124,7 +128,7 @@ static bool tend_lanes(pqpool *p)
     static const pqp_slot_state states[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
     pqp_pool_lock(p);
     for (size_t i = 0; i < PQP_COUNT_OF(states); i++)
-        for (pqp_slot *s = p->slots.in[states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
+        for (pqp_slot *s = p->slots.in [states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
             lanes[n++] = (lane_ref){s, s->fd};
     pqp_pool_unlock(p);
     bool suspect = false;
@@ -201,7 +205,8 @@ int pqp_keeper_start(pqpool *p)
 {
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: the service's signals are not for our threads */
+    pthread_sigmask(SIG_SETMASK, &all,
+                    &before); /* inherited: the service's signals are not for our threads */
     int rc = pthread_create(&p->keeper, NULL, keep, p);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;

@@ -1,7 +1,7 @@
 /*
- * keeper: the pool's one lasting thread. It sleeps until something is due or somebody kicks it; then it retires
- * what is old, starts the connector's errands, closes connections whose socket hung up, and drives lanes whose
- * owners have all left. It calls nothing that can block.
+ * keeper: the pool's one lasting thread. It sleeps until something is due or somebody kicks it; then it
+ * retires what is old, starts the connector's errands, closes connections whose socket hung up, and drives
+ * lanes whose owners have all left. It calls nothing that can block.
  */
 #ifndef PQP_KEEPER_H
 #define PQP_KEEPER_H

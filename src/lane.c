@@ -10,10 +10,11 @@
  *            (no lock)  (lane->mu) (lane->mu)
  *
  * A caller pushes his statements on the inbox, a lock-free stack, and looks whether somebody holds the lane.
- * If not, he takes the lock himself. Whoever holds the lock leaves through ONE function, leave(), which moves
- * the inbox to the backlog, sends from the backlog while the window has room, sees to it that somebody drives,
- * unlocks, and then gives the wake-ups that came together. So many callers' statements go out under one
- * lock, and nobody waits for the lock only to say that he has a statement.
+ * If not, he takes the lock himself. Whoever holds the lock leaves through ONE function, pqp_lane_unlock(),
+ * which moves the inbox to the backlog, sends from the backlog while the window has room, sees to it that
+ * somebody drives, unlocks, and then gives the wake-ups that came together. So many callers' statements go
+ * out under one lock, and nobody waits for the lock only to say that he has a statement. The callers' side of
+ * it is call.c.
  *
  * The flight is OUR first-in-first-out list of what was sent and the only truth about what an answer belongs
  * to. libpq's NULLs and states are hints: after a connection has died it returns one error and then NULL for
@@ -22,29 +23,32 @@
  *
  * THE EXIT PROTOCOL. What must never happen: a statement lies in the inbox, and nobody will look. The holder
  * unlocks, clears `held`, then looks at the inbox; the submitter pushes, then looks at `held`. Both words are
- * sequentially consistent, so at least one of the two sees the other: either the submitter finds the lane free
- * and takes the lock, or the holder finds the statement and comes back for it. (`held` stands beside the mutex
- * because a mutex gives no such order between its release and a later load, and fences are unknown to TSan.
- * A trylock in place of the look was tried: a failing trylock orders nothing either.)
+ * sequentially consistent, so at least one of the two sees the other: either the submitter finds the lane
+ * free and takes the lock, or the holder finds the statement and comes back for it. (`held` stands beside the
+ * mutex because a mutex gives no such order between its release and a later load, and fences are unknown to
+ * TSan. A trylock in place of the look was tried: a failing trylock orders nothing either.)
  *
- * THE DRIVER. While something is in flight, exactly one of the blocked callers is the driver: it alone sleeps in
- * poll() on the socket, reads, and hands the others their answers. The role changes hands only under the lock:
- * leave() appoints (the caller itself if it is going to wait anyway, else the newest statement's owner, who will
- * drive longest). An appointed caller who is just then giving up finds himself driver_call under the lock and
- * passes the role on: a hand-over counts only once it is accepted, and it can't be lost. When every owner has
- * left, the keeper is the driver, until the next caller takes the role back simply by being there.
- * One reader thread for the whole pool was not considered: it makes one core the limit of all connections.
+ * THE DRIVER. While something is in flight, exactly one of the blocked callers is the driver: it alone sleeps
+ * in poll() on the socket, reads, and hands the others their answers. The role changes hands only under the
+ * lock: pqp_lane_unlock() appoints (the caller itself if it is going to wait anyway, else the newest
+ * statement's owner, who will drive longest). An appointed caller who is just then giving up takes the role
+ * all the same, finds his deadline passed, and passes it on: a hand-over counts only once it is accepted, and
+ * it can't be lost. When every owner has left, the keeper is the driver, until the next caller takes the role
+ * back simply by being there. One reader thread for the whole pool would make one core the limit of all its
+ * connections.
  *
- * WORDS AND LIFETIME. Under the lock it is only decided who is to be woken (call->waking, on l->wakes); the word
- * is given after the unlock, and is the waker's last use of the call. Hence the rule for an owner whose
+ * WORDS AND LIFETIME. Under the lock it is only decided who is to be woken (call->waking, on l->wakes); the
+ * word is given after the unlock, and is the waker's last use of the call. Hence the rule for an owner whose
  * deadline passes: under the lock, if he is `waking`, he must wait for the word, which is then only
- * instructions away. Only so may calls return to their depot while wakers are still under way.
+ * instructions away; and one who was appointed and comes by the lock before the word does must wait for it
+ * too, or it would wake his next statement (the model found that). Only so may calls return to their depot
+ * while wakers are still under way.
  *
  * GIVING UP. A statement past its deadline leaves the backlog at once: it was never sent. In flight it keeps
  * its place, and its answer is read and dropped; the object stays with the lane (call = NULL).
  *
- * There is no time-out in here but the callers' own, and no thread. Nothing that can block is called under the
- * lock: never PQgetResult while PQisBusy, never connect or PQfinish.
+ * There is no time-out in here but the callers' own, and no thread. Nothing that can block is called under
+ * the lock: never PQgetResult while PQisBusy, never connect or PQfinish.
  */
 #include "lane.h"
 
@@ -59,18 +63,6 @@ enum { FLIGHT_BYTES = 4 * 1024 * 1024 };
 
 /* A unit of one statement yields at most two NULLs in a row; a third is libpq after the end. */
 enum { ENDS_MAX = 2 };
-
-enum { WORD_DRIVE = 1, WORD_DONE };
-
-int pqp_call_init(void *call)
-{
-    return pqp_parker_init(&((pqp_call *)call)->parker);
-}
-
-void pqp_call_fini(void *call)
-{
-    pqp_parker_fini(&((pqp_call *)call)->parker);
-}
 
 int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, pqp_depot *stmts, void (*tell_keeper)(void *),
                   void *owner)
@@ -91,7 +83,7 @@ void pqp_lane_fini(pqp_lane *l)
 
 /* ---- the lock ---- */
 
-static void enter(pqp_lane *l)
+void pqp_lane_lock(pqp_lane *l)
 {
     pqp_mutex_lock(&l->mu);
     pqp_store(&l->held, 1);
@@ -105,7 +97,8 @@ static void wake(pqp_lane *l, pqp_call *call, int word)
     l->wakes = call;
 }
 
-/* Gives the words decided under the lock. The word is the last thing: its reader may be gone with the call. */
+/* Gives the words decided under the lock. The word is the last thing: its reader may be gone with the call.
+ */
 static void give_words(pqp_call *call)
 {
     while (call) {
@@ -115,7 +108,7 @@ static void give_words(pqp_call *call)
     }
 }
 
-static bool drives(const pqp_lane *l, const pqp_call *call)
+bool pqp_lane_drives(const pqp_lane *l, const pqp_call *call)
 {
     return call && l->driver == PQP_DRIVER_CALL && l->driver_call == call;
 }
@@ -145,8 +138,8 @@ static void finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome ou
     pqp_call *call = m->call;
     if (--call->remaining > 0 || call->waking)
         return;
-    if (!drives(l, call))
-        wake(l, call, WORD_DONE);
+    if (!pqp_lane_drives(l, call))
+        wake(l, call, PQP_WORD_DONE);
     else if (!l->driver_awake)
         l->kick = true; /* he is in poll() or on his way there */
 }
@@ -264,7 +257,7 @@ static void collect(pqp_lane *l)
 }
 
 /* Reads, writes and takes what is there. */
-static void pump(pqp_lane *l, bool readable)
+void pqp_lane_pump(pqp_lane *l, bool readable)
 {
     if (l->dead)
         return;
@@ -283,7 +276,7 @@ static void pump(pqp_lane *l, bool readable)
 
 /* ---- leaving: inbox, sending, appointing ---- */
 
-static void take_inbox(pqp_lane *l)
+void pqp_lane_take_inbox(pqp_lane *l)
 {
     pqp_stmt *oldest = NULL;
     for (pqp_stmt *m = pqp_swap(&l->inbox, NULL), *next; m; m = next) {
@@ -308,7 +301,7 @@ static bool send_one(pqp_lane *l, pqp_stmt *m)
         return true;
     }
     bool unsure = sent == PQP_SENT_NO_SYNC && m->commits_itself;
-    pump(l, true); /* the server may have said why */
+    pqp_lane_pump(l, true); /* the server may have said why */
     lose(l, NULL);
     finish(l, m, PQPOOL_ELOST, unsure ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT);
     return false;
@@ -336,7 +329,7 @@ static bool send_backlog(pqp_lane *l)
     int more = l->tp->flush(&l->wire);
     l->want_write = more > 0;
     if (more < 0)
-        pump(l, true);
+        pqp_lane_pump(l, true);
     return !l->dead && l->backlog.head && (statements >= SEND_STATEMENTS || bytes >= SEND_BYTES);
 }
 
@@ -372,7 +365,7 @@ static void appoint(pqp_lane *l, pqp_call *self)
         l->driver_call = call;
         l->polls_write = false;
         if (call != self)
-            wake(l, call, WORD_DRIVE);
+            wake(l, call, PQP_WORD_DRIVE);
     } else if (l->driver != PQP_DRIVER_KEEPER) {
         l->driver = PQP_DRIVER_KEEPER;
         l->orphaned = true;
@@ -389,18 +382,15 @@ static void note_driving(pqp_lane *l, bool at_work)
 #endif
 }
 
-/*
- * The one way out of the lock. self: the caller that is going to wait now, or NULL. Returns whether self is the
- * driver.
- */
-static bool leave(pqp_lane *l, pqp_call *self)
+bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
 {
     bool driving, more;
     do {
-        take_inbox(l);
+        pqp_lane_take_inbox(l);
         more = send_backlog(l);
         appoint(l, self);
-        driving = drives(l, self) && !self->waking; /* appointed by another, he must wait for the word */
+        driving =
+            pqp_lane_drives(l, self) && !self->waking; /* appointed by another, he must wait for the word */
         if (driving)
             l->polls_write = l->want_write;
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)
@@ -425,191 +415,22 @@ static bool leave(pqp_lane *l, pqp_call *self)
             return driving;
         if (pqp_load(&l->held)) /* that holder leaves by this way too */
             return driving;
-        enter(l);
+        pqp_lane_lock(l);
     } while (true);
-}
-
-/* ---- waiting ---- */
-
-/* The next instant at which something of the call runs out. */
-static pqp_time next_deadline(const pqp_call *call)
-{
-    pqp_time first = call->sent ? PQP_NEVER : call->unsent_deadline;
-    for (const pqp_stmt *m = call->members; m; m = m->sibling)
-        if (m->state != PQP_STMT_DONE && !m->given_up)
-            first = PQP_MIN(first, m->deadline);
-    return first;
-}
-
-static void give_up(pqp_call *call, pqp_stmt *m, pqpool_outcome outcome)
-{
-    m->code = PQPOOL_ETIMEDOUT;
-    m->outcome = outcome;
-    call->remaining--;
-}
-
-/* Takes what is past its time out of the call: unsent ones leave the lane, sent ones keep their place. */
-static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
-{
-    take_inbox(l); /* ours may still lie there */
-    for (pqp_stmt *m = call->members; m; m = m->sibling) {
-        if (m->state == PQP_STMT_PENDING && (now >= m->deadline || (!call->sent && now >= call->unsent_deadline))) {
-            pqp_stmt_list_remove(&l->backlog, m);
-            atomic_fetch_sub_explicit(&l->load, 1, memory_order_relaxed);
-            m->state = PQP_STMT_DONE;
-            give_up(call, m, PQPOOL_NOT_SENT);
-        } else if (m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline) {
-            m->given_up = true;
-            give_up(call, m, PQPOOL_UNKNOWN);
-        }
-    }
-}
-
-/*
- * The driver at work. Entered and left under the lock; on return the call has all it will get and the role is
- * free for the next.
- */
-static void drive(pqp_lane *l, pqp_call *call)
-{
-    call->waking = false;
-    l->driver_at_work = true;
-    while (call->remaining > 0) {
-        pqp_time deadline = next_deadline(call);
-        if (deadline != PQP_NEVER && pqp_now() >= deadline) {
-            expire(l, call, pqp_now());
-            continue;
-        }
-        l->driver_awake = false;
-        leave(l, call);
-        int ready = l->tp->wait(&l->wire, l->polls_write, deadline);
-        enter(l);
-        l->driver_awake = true;
-        pump(l, ready & PQP_READY_READ);
-    }
-    l->driver_awake = l->driver_at_work = false;
-    l->driver = PQP_DRIVER_NONE;
-    l->driver_call = NULL;
-}
-
-bool pqp_lane_submit(pqp_lane *l, pqp_call *call)
-{
-    pqp_stmt *newest = NULL, *oldest = call->members;
-    call->remaining = call->sent = 0;
-    call->waking = false;
-    pqp_parker_reset(&call->parker);
-    for (pqp_stmt *m = oldest; m; m = m->sibling) {
-        m->call = call;
-        m->state = PQP_STMT_PENDING;
-        m->given_up = m->headed_loss = m->result_is_error = false;
-        m->result = NULL;
-        m->inbox_next = newest;
-        newest = m;
-        call->remaining++;
-    }
-    atomic_fetch_add_explicit(&l->load, call->remaining, memory_order_relaxed);
-    pqp_stmt *top = pqp_load(&l->inbox);
-    do
-        oldest->inbox_next = top;
-    while (!pqp_cas(&l->inbox, &top, newest));
-    if (pqp_load(&l->held))
-        return false; /* that holder finds it on his way out */
-    enter(l);
-    return leave(l, call);
-}
-
-/* The first instant that may matter to the call, before anything is known of it. */
-static pqp_time first_deadline(const pqp_call *call)
-{
-    pqp_time first = call->unsent_deadline;
-    for (const pqp_stmt *m = call->members; m; m = m->sibling)
-        first = PQP_MIN(first, m->deadline);
-    return first;
-}
-
-/* Drives until the call is over. */
-static void serve(pqp_lane *l, pqp_call *call)
-{
-    enter(l);
-    drive(l, call);
-    leave(l, NULL);
-}
-
-void pqp_lane_wait(pqp_lane *l, pqp_call *call, bool driving)
-{
-    pqp_time deadline = first_deadline(call);
-    while (!driving) {
-        int word = pqp_parker_wait(&call->parker, deadline);
-        if (word == WORD_DONE)
-            return;
-        if (word == WORD_DRIVE)
-            break;
-        enter(l);
-        if (call->waking && !PQP_PLANTED(LOST_DRIVER)) {
-            deadline = PQP_NEVER; /* the word is on its way */
-        } else {
-            expire(l, call, pqp_now());
-            deadline = next_deadline(call);
-        }
-        bool over = call->remaining == 0 && (!call->waking || PQP_PLANTED(LOST_DRIVER));
-        driving = leave(l, over ? NULL : call);
-        if (over)
-            return;
-    }
-    serve(l, call);
-}
-
-void pqp_lane_run(pqp_lane *l, pqp_call *call)
-{
-    pqp_lane_wait(l, call, pqp_lane_submit(l, call));
-}
-
-void pqp_lane_abandon(pqp_lane *l, pqp_call *call, bool driving)
-{
-    enter(l);
-    if (call->waking) {
-        leave(l, NULL);
-        pqp_parker_wait(&call->parker, PQP_NEVER);
-        enter(l);
-    }
-    expire(l, call, PQP_NEVER);
-    if (driving || drives(l, call)) {
-        l->driver = PQP_DRIVER_NONE;
-        l->driver_call = NULL;
-    }
-    leave(l, NULL);
-}
-
-void pqp_lane_part(pqp_lane *l, pqp_call *call)
-{
-    bool behind = false;
-    for (const pqp_stmt *m = call->members; m; m = m->sibling)
-        behind |= m->given_up;
-    if (!behind)
-        return;
-    enter(l);
-    for (pqp_stmt **at = &call->members, *m; (m = *at);) {
-        if (m->state == PQP_STMT_SENT) {
-            *at = m->sibling;
-            m->call = NULL;
-        } else {
-            at = &m->sibling;
-        }
-    }
-    leave(l, NULL);
 }
 
 /* ---- opening, closing, the keeper's part ---- */
 
 void pqp_lane_open(pqp_lane *l, int window)
 {
-    enter(l);
+    pqp_lane_lock(l);
     l->window = window;
     l->dead = l->condemned = l->want_write = false;
     l->ends = 0;
     l->undriven_since = PQP_NEVER;
     pqp_error_clear(&l->why);
     pqp_store(&l->accepting, 1);
-    leave(l, NULL);
+    pqp_lane_unlock(l, NULL);
 }
 
 void pqp_lane_retire(pqp_lane *l)
@@ -635,16 +456,18 @@ void pqp_lane_unpin(pqp_lane *l)
 
 pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 {
-    enter(l);
+    pqp_lane_lock(l);
     bool looked = ready && l->driver != PQP_DRIVER_CALL;
     if (looked || l->driver == PQP_DRIVER_KEEPER)
-        pump(l, ready);
-    if (looked) /* the first look takes in the server's last words, only the second finds that nothing follows */
-        pump(l, true);
-    leave(l, NULL);
-    enter(l); /* leave() may have sent, and appointed */
+        pqp_lane_pump(l, ready);
+    if (looked) /* the first look takes in the server's last words, only the second finds that nothing follows
+                 */
+        pqp_lane_pump(l, true);
+    pqp_lane_unlock(l, NULL);
+    pqp_lane_lock(l); /* pqp_lane_unlock() may have sent, and appointed */
 #ifdef PQP_WATCHDOG
-    if (l->flight.head && !l->dead && l->undriven_since != PQP_NEVER && pqp_now() - l->undriven_since > 100 * PQP_MS)
+    if (l->flight.head && !l->dead && l->undriven_since != PQP_NEVER &&
+        pqp_now() - l->undriven_since > 100 * PQP_MS)
         abort();
 #endif
     pqp_tended t = {
@@ -654,24 +477,24 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         .dead = l->dead,
         .condemned = l->condemned,
     };
-    t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) && !l->backlog.head &&
-               !l->flight.head;
-    leave(l, NULL);
+    t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
+               !l->backlog.head && !l->flight.head;
+    pqp_lane_unlock(l, NULL);
     return t;
 }
 
 void pqp_lane_cut(pqp_lane *l, const char *reason)
 {
-    enter(l);
+    pqp_lane_lock(l);
     condemn(l, reason);
     lose(l, NULL);
-    leave(l, NULL);
+    pqp_lane_unlock(l, NULL);
 }
 
 bool pqp_lane_is_cut(pqp_lane *l)
 {
-    enter(l);
+    pqp_lane_lock(l);
     bool dead = l->dead;
-    leave(l, NULL);
+    pqp_lane_unlock(l, NULL);
     return dead;
 }

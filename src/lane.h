@@ -38,17 +38,17 @@ typedef struct pqp_stmt {
     PQP_LINK(pqp_stmt) link; /* in the backlog or the flight */
     struct pqp_call *call;   /* NULL: the owner has left; dropped when its turn is over */
     pqp_stmt_state state;
-    bool given_up;     /* its deadline passed while it was in flight: it keeps its place, its answer is dropped */
-    bool headed_loss;  /* it was the head when the connection went without a FATAL */
-    PGresult *result;  /* first error of the unit, else its last result; the owner's once DONE */
+    bool given_up; /* its deadline passed while it was in flight: it keeps its place, its answer is dropped */
+    bool headed_loss; /* it was the head when the connection went without a FATAL */
+    PGresult *result; /* first error of the unit, else its last result; the owner's once DONE */
     bool result_is_error;
-    pqpool_code code;  /* OK or ESERVER: result is the answer; else why there is none */
+    pqpool_code code; /* OK or ESERVER: result is the answer; else why there is none */
     pqpool_outcome outcome;
 } pqp_stmt;
 
 PQP_LIST(pqp_stmt_list, pqp_stmt, link);
 
-/* A blocked caller and his statements, one or a group. Type-stable. */
+/* A blocked caller and his statements, one or a group (call.c). Type-stable. */
 typedef struct pqp_call {
     pqp_parker parker;
     pqp_stmt *members;        /* in order, by sibling */
@@ -62,8 +62,7 @@ typedef struct pqp_call {
     struct pqp_call *wake_next;
 } pqp_call;
 
-int pqp_call_init(void *call); /* for a depot */
-void pqp_call_fini(void *call);
+enum { PQP_WORD_DRIVE = 1, PQP_WORD_DONE }; /* what a caller is woken with */
 
 /* Who reads the answers. */
 typedef enum { PQP_DRIVER_NONE, PQP_DRIVER_CALL, PQP_DRIVER_KEEPER } pqp_driver;
@@ -71,37 +70,37 @@ typedef enum { PQP_DRIVER_NONE, PQP_DRIVER_CALL, PQP_DRIVER_KEEPER } pqp_driver;
 typedef struct pqp_lane {
     const pqp_transport *tp;
     pqp_wire wire;
-    pqp_depot *stmts;                  /* where abandoned statements go back to */
-    void (*tell_keeper)(void *owner);  /* it drives now, or the lane may be vacant. Called without locks */
+    pqp_depot *stmts;                 /* where abandoned statements go back to */
+    void (*tell_keeper)(void *owner); /* it drives now, or the lane may be vacant. Called without locks */
     void *owner;
-    int window;                        /* most statements in flight */
+    int window; /* most statements in flight */
 
-    _Atomic(pqp_stmt *) inbox;         /* newest first */
-    _Atomic int held;                  /* mirrors mu; see the essay */
-    _Atomic int users;                 /* callers that are bound to this lane */
-    _Atomic int accepting;             /* may a new caller bind himself? */
-    _Atomic int load;                  /* statements not yet answered: a hint for routing */
-    _Atomic int64_t served;            /* statements ended so far */
+    _Atomic(pqp_stmt *) inbox; /* newest first */
+    _Atomic int held;          /* mirrors mu; see the essay */
+    _Atomic int users;         /* callers that are bound to this lane */
+    _Atomic int accepting;     /* may a new caller bind himself? */
+    _Atomic int load;          /* statements not yet answered: a hint for routing */
+    _Atomic int64_t served;    /* statements ended so far */
 
     pqp_mutex mu;
     /* guarded by mu */
-    pqp_stmt_list backlog;             /* accepted, not sent */
-    pqp_stmt_list flight;              /* sent, in the order sent: the truth about what comes back */
+    pqp_stmt_list backlog; /* accepted, not sent */
+    pqp_stmt_list flight;  /* sent, in the order sent: the truth about what comes back */
     size_t flight_bytes;
     pqp_driver driver;
-    pqp_call *driver_call;             /* of PQP_DRIVER_CALL */
-    bool polls_write;                  /* the driver's wait under way looks for WRITE; only he sets it */
-    bool want_write;                   /* the transport has more to write */
-    bool driver_at_work;               /* he has accepted the role, and not given it back */
-    bool driver_awake;                 /* he holds the lock, and will look at his call before he sleeps */
-    bool kick;                         /* the driver must look again */
-    bool orphaned;                     /* the keeper must be told that it drives */
-    bool condemned;                    /* takes and sends nothing more, drains, is closed */
-    bool dead;                         /* the connection is gone; nothing is in it any more */
-    int ends;                          /* NULLs since the last result */
-    pqp_call *wakes;                   /* words to give after the lock is dropped */
-    pqp_time undriven_since;           /* watchdog builds */
-    pqpool_error why;                  /* of condemned or dead; constant from then on */
+    pqp_call *driver_call;   /* of PQP_DRIVER_CALL */
+    bool polls_write;        /* the driver's wait under way looks for WRITE; only he sets it */
+    bool want_write;         /* the transport has more to write */
+    bool driver_at_work;     /* he has accepted the role, and not given it back */
+    bool driver_awake;       /* he holds the lock, and will look at his call before he sleeps */
+    bool kick;               /* the driver must look again */
+    bool orphaned;           /* the keeper must be told that it drives */
+    bool condemned;          /* takes and sends nothing more, drains, is closed */
+    bool dead;               /* the connection is gone; nothing is in it any more */
+    int ends;                /* NULLs since the last result */
+    pqp_call *wakes;         /* words to give after the lock is dropped */
+    pqp_time undriven_since; /* watchdog builds */
+    pqpool_error why;        /* of condemned or dead; constant from then on */
 } pqp_lane;
 
 int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, pqp_depot *stmts, void (*tell_keeper)(void *),
@@ -118,21 +117,17 @@ void pqp_lane_retire(pqp_lane *l);
 bool pqp_lane_pin(pqp_lane *l) PQP_MUSTCHECK;
 void pqp_lane_unpin(pqp_lane *l);
 
-/*
- * Runs all members of the call and returns when each has its code and outcome: answered, failed, or past its
- * deadline. Then pqp_lane_part(). The caller must have pinned l.
+/* ---- for call.c: the lock and what may be done under it ---- */
+
+void pqp_lane_lock(pqp_lane *l);
+/* The one way out; self: the caller that is going to wait now, or NULL. Returns whether self is the driver.
  */
-void pqp_lane_run(pqp_lane *l, pqp_call *call);
+bool pqp_lane_unlock(pqp_lane *l, pqp_call *self);
+void pqp_lane_take_inbox(pqp_lane *l);          /* inbox to backlog */
+void pqp_lane_pump(pqp_lane *l, bool readable); /* reads, writes, and takes the answers that are there */
+bool pqp_lane_drives(const pqp_lane *l, const pqp_call *call);
 
-/* The halves of it: submit (true: the caller is the driver, and must go on), then wait; or abandon, which gives
- * up whatever has no answer yet. */
-bool pqp_lane_submit(pqp_lane *l, pqp_call *call);
-void pqp_lane_wait(pqp_lane *l, pqp_call *call, bool driving);
-void pqp_lane_abandon(pqp_lane *l, pqp_call *call, bool driving);
-
-/* Leaves members that were given up in flight to the lane and takes them out of call->members: their objects
- * return to the depot when their answers have been dropped. The members that remain are the caller's. */
-void pqp_lane_part(pqp_lane *l, pqp_call *call);
+/* ---- for the keeper and the pool ---- */
 
 /* For the keeper: reads and writes what is ready if nobody else drives, or if it hung up. */
 typedef struct pqp_tended {

@@ -1,5 +1,6 @@
 #include "lease.h"
 
+#include "admission.h"
 #include "connector.h"
 
 #define TEST_TIME (5 * PQP_SECOND)
@@ -26,7 +27,7 @@ pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease,
     *lease = (pqpool_lease){0};
     for (;;) {
         pqp_slot *slot;
-        pqpool_code code = pqp_pool_wait(p, PQP_WANT_LEASE, deadline, &slot, err);
+        pqpool_code code = pqp_admission_wait(p, PQP_WANT_LEASE, deadline, &slot, err);
         if (code != PQPOOL_OK)
             return code;
         pqp_pool_lock(p);
@@ -42,8 +43,8 @@ pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease,
         pqp_pool_scrap_locked(p, slot, flaw);
         pqp_pool_unlock(p);
         if (pqp_now() >= deadline)
-            return pqp_refuse(err, PQPOOL_ETIMEDOUT, "the deadline passed while a broken connection was replaced: %s",
-                              flaw);
+            return pqp_refuse(err, PQPOOL_ETIMEDOUT,
+                              "the deadline passed while a broken connection was replaced: %s", flaw);
     }
 }
 
@@ -59,8 +60,8 @@ static pqp_slot *find_locked(pqpool *p, const pqpool_lease *lease)
 }
 
 /*
- * Claims the return: of two threads that give back the same lease, one finds the generation changed. From here
- * on the slot is LEASED to nobody but this function.
+ * Claims the return: of two threads that give back the same lease, one finds the generation changed. From
+ * here on the slot is LEASED to nobody but this function.
  */
 static pqp_slot *claim(pqpool *p, const pqpool_lease *lease, const char **close_why, pqp_reset_level *level)
 {
@@ -92,7 +93,8 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
         return PQPOOL_EINVAL;
     PGconn *conn = lease->conn;
     *lease = (pqpool_lease){0};
-    if (!close_why && p->events.hooks.on_release && p->events.hooks.on_release(conn, p->events.hooks.arg) != 0)
+    if (!close_why && p->events.hooks.on_release &&
+        p->events.hooks.on_release(conn, p->events.hooks.arg) != 0)
         close_why = "the on_release hook refused it";
     if (!close_why)
         close_why = pqp_session_inspect(conn, slot->fd, slot->backend_pid, &open_transaction);

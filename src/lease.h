@@ -6,7 +6,8 @@
 
 #include "pool.h"
 
-pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease, pqpool_error *err) PQP_MUSTCHECK;
+pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease,
+                              pqpool_error *err) PQP_MUSTCHECK;
 pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard) PQP_MUSTCHECK;
 
 #endif

@@ -32,7 +32,8 @@ pqpool_code pqp_life_check(const pqpool *p, pqpool_error *err)
     if (p->magic != MAGIC)
         return pqp_refuse(err, PQPOOL_EINVAL, "this is no pool, or it was freed");
     if (p->process != atomic_load(&process))
-        return pqp_refuse(err, PQPOOL_EFORKED, "the pool belongs to the parent process; open one of your own after fork()");
+        return pqp_refuse(err, PQPOOL_EFORKED,
+                          "the pool belongs to the parent process; open one of your own after fork()");
     return PQPOOL_OK;
 }
 
@@ -44,11 +45,12 @@ static void tell_idle_options(pqpool *p)
     const pqp_option_row *row;
     for (int i = 0; (row = pqp_options_row(i)); i++)
         if (!row->in_force && pqp_options_given(&p->options, row->name))
-            pqp_log(&p->events, PQPOOL_LOG_WARN, "option %s is accepted but has no effect in version %s", row->name,
-                    PACKAGE_VERSION);
+            pqp_log(&p->events, PQPOOL_LOG_WARN, "option %s is accepted but has no effect in version %s",
+                    row->name, PACKAGE_VERSION);
 }
 
-pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks, pqpool_error *err)
+pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
+                      pqpool_error *err)
 {
     pqpool *p = NULL;
     pthread_once(&fork_once, register_fork);
@@ -142,7 +144,8 @@ pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
 pqpool_code pqp_life_free(pqpool *p)
 {
     pqp_pool_lock(p);
-    bool busy = p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_depot_out(&p->waiters) + pqp_depot_out(&p->calls) > 0;
+    bool busy =
+        p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_depot_out(&p->waiters) + pqp_depot_out(&p->calls) > 0;
     pqp_pool_unlock(p);
     if (busy)
         return PQPOOL_EBUSY;

@@ -7,8 +7,8 @@
 #include "pool.h"
 
 /* Takes target over, also on failure. */
-pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks, pqpool_error *err)
-    PQP_MUSTCHECK;
+pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
+                      pqpool_error *err) PQP_MUSTCHECK;
 pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms);
 pqpool_code pqp_life_free(pqpool *p);
 

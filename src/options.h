@@ -56,7 +56,8 @@ void pqp_options_init(pqp_options *o);
  * case). A preset sets its four options except those given by name, whichever comes first. On failure *o is
  * unchanged and err says EINVAL with the name, the value, and what would be right.
  */
-pqpool_code pqp_options_set(pqp_options *o, const char *name, const char *value, pqpool_error *err) PQP_MUSTCHECK;
+pqpool_code pqp_options_set(pqp_options *o, const char *name, const char *value,
+                            pqpool_error *err) PQP_MUSTCHECK;
 
 /* The row of a name or alias, or -1. */
 int pqp_options_find(const char *name);
@@ -74,7 +75,8 @@ pqpool_code pqp_options_check(const pqp_options *o, pqpool_error *err) PQP_MUSTC
  * (blanks and separators around a removed option aside), which the caller frees. A NULL conninfo is "".
  * Does not check contradictions. On failure *rest is NULL.
  */
-pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest, pqpool_error *err) PQP_MUSTCHECK;
+pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest,
+                              pqpool_error *err) PQP_MUSTCHECK;
 
 /* Whether text is a URI or a keyword=value string as libpq's dbname expansion sees it. */
 bool pqp_options_is_conninfo(const char *text);

@@ -51,7 +51,8 @@ static bool init_descriptors(pqpool *p)
     p->keeper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event kick = {.events = EPOLLIN, .data.ptr = NULL};
-    if (p->keeper_fd >= 0 && p->epoll_fd >= 0 && epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->keeper_fd, &kick) == 0)
+    if (p->keeper_fd >= 0 && p->epoll_fd >= 0 &&
+        epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->keeper_fd, &kick) == 0)
         return true;
     if (p->keeper_fd >= 0)
         close(p->keeper_fd);
@@ -60,7 +61,8 @@ static bool init_descriptors(pqpool *p)
     return false;
 }
 
-pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks, pqpool_error *err)
+pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
+                     pqpool_error *err)
 {
     pqpool *p = calloc(1, sizeof *p);
     if (!p)
@@ -163,8 +165,7 @@ static int underway(const pqpool *p)
            in(p, PQP_SLOT_DRAINING);
 }
 
-/* Lanes a caller may bind himself to; a lost one keeps its slot until its last caller has gone. */
-static int lanes_open(const pqpool *p)
+int pqp_pool_lanes_open_locked(const pqpool *p)
 {
     int n = 0;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
@@ -175,7 +176,7 @@ static int lanes_open(const pqpool *p)
 /* Whether callers for a shared connection need one to be made: all of them are served by one. */
 static bool sharers_need(const pqpool *p)
 {
-    return p->queue.list[PQP_WANT_SHARE].count > 0 && building(p) == 0 && lanes_open(p) == 0;
+    return p->queue.list[PQP_WANT_SHARE].count > 0 && building(p) == 0 && pqp_pool_lanes_open_locked(p) == 0;
 }
 
 static int demand(const pqpool *p)
@@ -190,8 +191,8 @@ int pqp_pool_waiting_locked(const pqpool *p)
 
 int pqp_pool_live_locked(const pqpool *p)
 {
-    return in(p, PQP_SLOT_IDLE) + in(p, PQP_SLOT_LEASED) + in(p, PQP_SLOT_RESETTING) + in(p, PQP_SLOT_PROBING) +
-           in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING);
+    return in(p, PQP_SLOT_IDLE) + in(p, PQP_SLOT_LEASED) + in(p, PQP_SLOT_RESETTING) +
+           in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING);
 }
 
 void pqp_pool_event_locked(pqpool *p, int id, const pqp_slot *slot, int64_t wait_us, const char *text)
@@ -285,6 +286,7 @@ static void start_sharing(pqpool *p, pqp_slot *slot, pqp_time now)
     p->kick = true;
 }
 
+/* To one caller, for himself. */
 static void lend(pqpool *p, pqp_slot *slot, pqp_time now)
 {
     slot->generation++;
@@ -292,6 +294,16 @@ static void lend(pqpool *p, pqp_slot *slot, pqp_time now)
     slot->fresh = false;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
     p->acquires++;
+}
+
+pqp_slot *pqp_pool_lend_idle_locked(pqpool *p)
+{
+    pqp_slot *slot = p->slots.in[PQP_SLOT_IDLE].head;
+    if (!slot || pqp_queue_first(&p->queue, sharers_need(p)))
+        return NULL;
+    lend(p, slot, pqp_now());
+    pqp_pool_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, 0, NULL);
+    return slot;
 }
 
 static void grant(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
@@ -382,7 +394,8 @@ static void order_connects(pqpool *p, pqp_time now)
 }
 
 /* The newest lane gives way to a lease that nothing else will serve. The last one only while it is idle, or
- * when it holds the only connection there may be: else statements and leases would take it from each other. */
+ * when it holds the only connection there may be: else statements and leases would take it from each other.
+ */
 static void drain_for_leases(pqpool *p)
 {
     int unserved = p->queue.list[PQP_WANT_LEASE].count - underway(p);
@@ -497,7 +510,8 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     p->refused = false;
     pqp_pool_event_locked(p, PQPOOL_EVENT_CONNECT, slot, 0, NULL);
     struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
-    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd, &watch); /* unwatched, it is only found dead later */
+    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
+                    &watch); /* unwatched, it is only found dead later */
     pqp_cond_broadcast(&p->changed);
 }
 
@@ -514,7 +528,10 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
     p->last_failure = *why;
     p->grow = false;
     p->warm = 0;
-    p->next_attempt = now + pqp_jitter(for_good ? RETRY_REFUSED : demand(p) > 0 ? RETRY_WAITED : RETRY_IDLE, 20);
+    p->next_attempt = now + pqp_jitter(for_good        ? RETRY_REFUSED
+                                       : demand(p) > 0 ? RETRY_WAITED
+                                                       : RETRY_IDLE,
+                                       20);
     pqp_pool_due_locked(p, p->next_attempt);
     pqp_pool_event_locked(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, 0, why->message);
     bool hopeless = for_good && pqp_pool_live_locked(p) == 0;
@@ -536,13 +553,15 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
     p->kick = true; /* the server may have hung up meanwhile */
     mind_age(p, slot, slot->quiet_since);
     int i = 0;
-    while (pqp_load(&p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
+    while (pqp_load(
+        &p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
         i++;
     pqp_store(&p->lanes[i], slot->lane);
     if (i >= pqp_load(&p->n_lanes_top))
         pqp_store(&p->n_lanes_top, i + 1);
     for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);) {
-        w->grant = pqp_lane_pin(slot->lane) ? slot : NULL; /* or a lease would take it away before he is awake */
+        w->grant =
+            pqp_lane_pin(slot->lane) ? slot : NULL; /* or a lease would take it away before he is awake */
         wake_waiter(p, w, PQP_WORD_GRANTED);
     }
 }
@@ -553,7 +572,7 @@ void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
     pqp_refuse(&why, PQPOOL_ECONNECT, "the connection can't be shared: %s", reason);
     slot->to_lane = false;
     close_slot(p, slot, reason, pqp_now());
-    if (lanes_open(p) == 0)
+    if (pqp_pool_lanes_open_locked(p) == 0)
         fail_waiters(p, &why, true);
 }
 
@@ -595,122 +614,7 @@ void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why)
     fail_waiters(p, why, false);
 }
 
-/* ---- waiting ---- */
-
-/* The deadline passed: what the pool looks like, so that the reader can tell a leak from a slow server. */
-static pqpool_code explain_timeout(pqpool *p, pqp_want want, int64_t waited_ms, pqpool_error *err)
-{
-    bool none = pqp_pool_live_locked(p) == 0 && p->failures > 0;
-    pqpool_code code = none ? PQPOOL_ECONNECT : PQPOOL_ETIMEDOUT;
-    pqp_refuse(err, code,
-               "no %s within %lld ms: of %d connections (max_size) %d are leased, %d shared, %d idle, %d connecting; "
-               "%d more callers wait",
-               want == PQP_WANT_LEASE ? "connection was free" : "shared connection was there", (long long)waited_ms,
-               (int)p->options.max_size, in(p, PQP_SLOT_LEASED), in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING),
-               in(p, PQP_SLOT_IDLE), in(p, PQP_SLOT_CONNECTING),
-               p->queue.list[PQP_WANT_LEASE].count + p->queue.list[PQP_WANT_SHARE].count);
-    if (p->failures > 0) {
-        pqp_error_append(err, "; the last connect failed: %s", p->last_failure.message);
-        pqp_error_sqlstate(err, p->last_failure.sqlstate);
-    }
-    return code;
-}
-
-/* Whether the caller may stand in the queue; if not, why. Called when he already stands there. */
-static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, pqp_time deadline, pqp_time now, pqpool_error *err)
-{
-    if (p->refused && pqp_pool_live_locked(p) == 0 && now < p->next_attempt) {
-        if (err)
-            *err = p->last_failure;
-        return PQPOOL_ECONNECT;
-    }
-    int waiting = pqp_pool_waiting_locked(p);
-    if (waiting == 0)
-        return PQPOOL_OK;
-    if (!p->options.wait)
-        return pqp_refuse(err, PQPOOL_ENOWAIT,
-                          "no connection is idle, max_size (%d) is reached or no server answers, and wait=off",
-                          (int)p->options.max_size);
-    if (p->options.queue_limit > 0 && waiting > p->options.queue_limit)
-        return pqp_refuse(err, PQPOOL_EQUEUEFULL, "%d callers wait for a connection already (queue_limit)",
-                          (int)p->options.queue_limit);
-    if (deadline <= now)
-        return explain_timeout(p, w->want, 0, err);
-    w->announced = true;
-    p->enqueues++;
-    pqp_pool_event_locked(p, PQPOOL_EVENT_ENQUEUE, NULL, 0, NULL);
-    return PQPOOL_OK;
-}
-
-/* Sleeps until there is a word. A caller past his deadline leaves the queue, unless he was served meanwhile. */
-static int sleep_in_queue(pqpool *p, pqp_waiter *w, pqp_time deadline)
-{
-    int word = pqp_parker_wait(&w->parker, deadline);
-    if (word != PQP_PARKED)
-        return word;
-    pqp_pool_lock(p);
-    if (!w->queued) {
-        pqp_pool_unlock(p);
-        return pqp_parker_wait(&w->parker, PQP_NEVER); /* decided already; the word is on its way */
-    }
-    pqp_time now = pqp_now();
-    pqp_queue_leave(&p->queue, w);
-    p->timeouts++;
-    w->code = explain_timeout(p, w->want, (now - w->since) / PQP_MS, w->err);
-    pqp_pool_event_locked(p, PQPOOL_EVENT_TIMEOUT, NULL, (now - w->since) / 1000, NULL);
-    pqp_pool_unlock(p);
-    return PQP_WORD_FAILED;
-}
-
-static pqpool_code queue_up(pqpool *p, pqp_waiter *w, pqp_want want, pqp_time deadline, pqpool_error *err)
-{
-    pqp_time now = pqp_now();
-    pqp_parker_reset(&w->parker);
-    w->ticket = 0;
-    w->err = err;
-    pqp_queue_enter(&p->queue, w, want, now);
-    pqp_pool_settle_locked(p);
-    if (w->queued) {
-        pqpool_code code = check_queueing(p, w, deadline, now, err);
-        if (code != PQPOOL_OK) {
-            pqp_queue_leave(&p->queue, w);
-            pqp_pool_unlock(p);
-            return code;
-        }
-    }
-    pqp_pool_unlock(p);
-    return sleep_in_queue(p, w, deadline) == PQP_WORD_GRANTED ? PQPOOL_OK : w->code;
-}
-
-pqpool_code pqp_pool_wait(pqpool *p, pqp_want want, pqp_time deadline, pqp_slot **slot, pqpool_error *err)
-{
-    *slot = NULL;
-    pqp_pool_lock(p);
-    if (p->closing) {
-        pqp_pool_unlock(p);
-        return pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
-    }
-    if (want == PQP_WANT_LEASE && p->slots.in[PQP_SLOT_IDLE].head && !pqp_queue_first(&p->queue, sharers_need(p))) {
-        *slot = p->slots.in[PQP_SLOT_IDLE].head;
-        lend(p, *slot, pqp_now());
-        pqp_pool_event_locked(p, PQPOOL_EVENT_ACQUIRE, *slot, 0, NULL);
-        pqp_pool_unlock(p);
-        return PQPOOL_OK;
-    }
-    if (want == PQP_WANT_SHARE && lanes_open(p) > 0) { /* it came while the caller looked */
-        pqp_pool_unlock(p);
-        return PQPOOL_OK;
-    }
-    pqp_waiter *w = pqp_depot_take(&p->waiters);
-    if (!w) {
-        pqp_pool_unlock(p);
-        return pqp_no_memory(err);
-    }
-    pqpool_code code = queue_up(p, w, want, deadline, err);
-    *slot = w->grant;
-    pqp_depot_put(&p->waiters, w);
-    return code;
-}
+/* ---- options ---- */
 
 pqpool_code pqp_pool_reconfigure_locked(pqpool *p, const pqp_options *options, pqpool_error *err)
 {

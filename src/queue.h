@@ -1,12 +1,12 @@
 /*
  * queue: who waits for a connection, in the order they came. Knows no libpq, no slots, no locks.
  *
- * Two kinds wait in one order: callers for a lease, each of whom needs a connection of his own, and callers for
- * a shared connection, whom one connection serves all together. So they stand in two lists, and a ticket
+ * Two kinds wait in one order: callers for a lease, each of whom needs a connection of his own, and callers
+ * for a shared connection, whom one connection serves all together. So they stand in two lists, and a ticket
  * number tells which list is to be served next.
  *
- * A grant must be taken: whoever is granted leaves the list at once and finds his grant when he wakes, or when
- * his deadline passes first. Nothing is ever handed to one who has left.
+ * A grant must be taken: whoever is granted leaves the list at once and finds his grant when he wakes, or
+ * when his deadline passes first. Nothing is ever handed to one who has left.
  */
 #ifndef PQP_QUEUE_H
 #define PQP_QUEUE_H
@@ -27,11 +27,11 @@ typedef struct pqp_waiter {
     uint64_t ticket;
     pqp_time since;
     bool queued;
-    bool announced;         /* he had to wait: no connect under way covered him */
-    void *grant;            /* the slot; of a sharer: its lane is pinned for him */
-    int word;               /* GRANTED or FAILED, when no longer queued by his own doing */
-    pqpool_error *err;      /* of FAILED: filled before the word; the waiter's own, may be NULL */
-    pqpool_code code;       /* of FAILED */
+    bool announced;    /* he had to wait: no connect under way covered him */
+    void *grant;       /* the slot; of a sharer: its lane is pinned for him */
+    int word;          /* GRANTED or FAILED, when no longer queued by his own doing */
+    pqpool_error *err; /* of FAILED: filled before the word; the waiter's own, may be NULL */
+    pqpool_code code;  /* of FAILED */
     struct pqp_waiter *wake_next;
 } pqp_waiter;
 

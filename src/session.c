@@ -29,9 +29,10 @@ static pqpool_code check_target(const pqp_target *t, pqpool_error *err)
         while (o->keyword && strcmp(o->keyword, t->keywords[i]) != 0)
             o++;
         if (!o->keyword)
-            code = pqp_refuse(err, PQPOOL_EINVAL,
-                              "unknown connection option %s=%s: not one of libpq's, and the pool's begin with pool_",
-                              t->keywords[i], t->values[i]);
+            code = pqp_refuse(
+                err, PQPOOL_EINVAL,
+                "unknown connection option %s=%s: not one of libpq's, and the pool's begin with pool_",
+                t->keywords[i], t->values[i]);
     }
     PQconninfoFree(known);
     return code;
@@ -53,8 +54,8 @@ static pqpool_code check_conninfo(const char *text, pqpool_error *err)
     return PQPOOL_EINVAL;
 }
 
-pqpool_code pqp_target_init(pqp_target *t, const char *const *keywords, const char *const *values, int expand_dbname,
-                            pqpool_error *err)
+pqpool_code pqp_target_init(pqp_target *t, const char *const *keywords, const char *const *values,
+                            int expand_dbname, pqpool_error *err)
 {
     size_t n = 0, to = 0;
     while (keywords[n])
@@ -128,7 +129,10 @@ void pqp_target_name(const pqp_target *t, char *buf, size_t size)
     char *host = pqp_target_value(t, "host"), *port = pqp_target_value(t, "port");
     char *dbname = pqp_target_value(t, "dbname");
     char *user = dbname ? NULL : pqp_target_value(t, "user");
-    snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432", dbname ? dbname : user ? user : "");
+    snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432",
+             dbname ? dbname
+             : user ? user
+                    : "");
     free(host);
     free(port);
     free(dbname);
@@ -180,7 +184,8 @@ static pqpool_code ask_conninfo(attempt *a, const pqpool_hooks *hooks, pqpool_er
     if (hooks->on_conninfo(buf, HOOK_BUFFER, hooks->arg) != 0)
         code = pqp_refuse(err, PQPOOL_ECONNECT, "the on_conninfo hook failed");
     else if (!(a->fresh = PQconninfoParse(buf, &why)))
-        code = pqp_refuse(err, PQPOOL_ECONNECT, "the on_conninfo hook's text is not valid: %s", why ? why : "");
+        code =
+            pqp_refuse(err, PQPOOL_ECONNECT, "the on_conninfo hook's text is not valid: %s", why ? why : "");
     PQfreemem(why);
     wipe(buf, HOOK_BUFFER);
     free(buf);
@@ -203,8 +208,8 @@ static pqpool_code ask_password(attempt *a, const pqpool_hooks *hooks, pqpool_er
 
 static pqpool_code attempt_init(attempt *a, const pqp_target *t, const pqpool_hooks *hooks, pqpool_error *err)
 {
-    /* Both kinds are needed: keepalives notice a cut link while we only listen, the user time-out one that was
-     * cut with data under way. libpq's own defaults notice neither for minutes. */
+    /* Both kinds are needed: keepalives notice a cut link while we only listen, the user time-out one that
+     * was cut with data under way. libpq's own defaults notice neither for minutes. */
     static const char *const ours[][2] = {{"keepalives_idle", "5"},
                                           {"keepalives_interval", "2"},
                                           {"keepalives_count", "3"},
@@ -223,7 +228,8 @@ static pqpool_code attempt_init(attempt *a, const pqp_target *t, const pqpool_ho
     return code;
 }
 
-/* "... FATAL:  28P01: text" of a verbose message: takes the code out. Every code has a digit, no severity has. */
+/* "... FATAL:  28P01: text" of a verbose message: takes the code out. Every code has a digit, no severity
+ * has. */
 static void take_sqlstate(char *text, char *sqlstate)
 {
     for (char *p = text; (p = strstr(p, ": ")); p++) {
@@ -253,8 +259,8 @@ static pqpool_code describe_failure(PGconn *conn, bool *for_good, pqpool_error *
         text[n - 1] = '\0';
     pqp_refuse(err, PQPOOL_ECONNECT, "%s", text);
     pqp_error_sqlstate(err, sqlstate);
-    *for_good = strncmp(sqlstate, "28", 2) == 0 || strcmp(sqlstate, "3D000") == 0 || strcmp(sqlstate, "3F000") == 0 ||
-                (!*sqlstate && PQconnectionNeedsPassword(conn));
+    *for_good = strncmp(sqlstate, "28", 2) == 0 || strcmp(sqlstate, "3D000") == 0 ||
+                strcmp(sqlstate, "3F000") == 0 || (!*sqlstate && PQconnectionNeedsPassword(conn));
     return PQPOOL_ECONNECT;
 }
 
@@ -288,8 +294,8 @@ static void quiet_notice(void *arg, const PGresult *result)
     (void)arg, (void)result; /* libpq would write it to stderr, which is the service's */
 }
 
-static pqpool_code open_conn(const attempt *a, int expand_dbname, pqp_time deadline, PGconn **conn, bool *for_good,
-                             pqpool_error *err)
+static pqpool_code open_conn(const attempt *a, int expand_dbname, pqp_time deadline, PGconn **conn,
+                             bool *for_good, pqpool_error *err)
 {
     bool in_time = true;
     *conn = PQconnectStartParams(a->keywords, a->values, expand_dbname);
@@ -306,8 +312,8 @@ static pqpool_code open_conn(const attempt *a, int expand_dbname, pqp_time deadl
     return pqp_refuse(err, PQPOOL_ECONNECT, "no answer from the server within connect_timeout");
 }
 
-pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time deadline, PGconn **conn, bool *for_good,
-                                pqpool_error *err)
+pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time deadline, PGconn **conn,
+                                bool *for_good, pqpool_error *err)
 {
     attempt *a = malloc(sizeof *a);
     *conn = NULL;
@@ -391,7 +397,8 @@ const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *ope
 
 /* ---- cleaning, sharing ---- */
 
-bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction, pqp_time deadline)
+bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction,
+                       pqp_time deadline)
 {
     /* One at a time: DISCARD refuses a transaction block, and an implicit one spans a string of several. */
     static const char *const clean[] = {"CLOSE ALL",

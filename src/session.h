@@ -47,8 +47,8 @@ bool pqp_session_ping(PGconn *conn, pqp_time deadline) PQP_MUSTCHECK;
 bool pqp_session_lives(PGconn *conn);
 
 /*
- * What the last user left behind. fd and backend_pid are those of the connection that was handed out. NULL: it
- * can go on being used, perhaps after a rollback (*open_transaction); else why it must be closed.
+ * What the last user left behind. fd and backend_pid are those of the connection that was handed out. NULL:
+ * it can go on being used, perhaps after a rollback (*open_transaction); else why it must be closed.
  */
 const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction);
 

@@ -1,7 +1,6 @@
 #include "share.h"
 
-#include <stdio.h>
-
+#include "admission.h"
 #include "guard.h"
 
 /* The protocol's own limits: a message's length is a signed 32-bit number, and the server refuses 1 GB. */
@@ -43,8 +42,10 @@ static void note_code(run *r, int index, pqpool_code code)
 static pqpool_code check_params(const pqpool_stmt *s, size_t *bytes, pqpool_error *err)
 {
     if (s->n_params < 0 || s->n_params > PARAMS_MAX)
-        return pqp_refuse(err, PQPOOL_EINVAL, "n_params is %d: the protocol allows 0 to %d; pass a list as one array "
-                          "parameter", s->n_params, PARAMS_MAX);
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "n_params is %d: the protocol allows 0 to %d; pass a list as one array "
+                          "parameter",
+                          s->n_params, PARAMS_MAX);
     if (s->n_params > 0 && !s->param_values)
         return pqp_refuse(err, PQPOOL_EINVAL, "n_params is %d but param_values is NULL", s->n_params);
     for (int i = 0; i < s->n_params; i++) {
@@ -56,11 +57,14 @@ static pqpool_code check_params(const pqpool_stmt *s, size_t *bytes, pqpool_erro
             return pqp_refuse(err, PQPOOL_EINVAL, "parameter $%d is binary and has no length", i + 1);
         size_t length = binary ? (size_t)s->param_lengths[i] : strlen(value);
         if (!binary && s->param_lengths && s->param_lengths[i] > 0 && (size_t)s->param_lengths[i] > length)
-            return pqp_refuse(err, PQPOOL_EINVAL, "parameter $%d holds a NUL byte, which text can't: libpq would cut it "
-                              "there; pass it in binary format (bytea)", i + 1);
+            return pqp_refuse(err, PQPOOL_EINVAL,
+                              "parameter $%d holds a NUL byte, which text can't: libpq would cut it "
+                              "there; pass it in binary format (bytea)",
+                              i + 1);
         *bytes += length;
         if (*bytes >= MESSAGE_MAX)
-            return pqp_refuse(err, PQPOOL_ETOOBIG, "the statement and its parameters are 1 GB or more, which the server "
+            return pqp_refuse(err, PQPOOL_ETOOBIG,
+                              "the statement and its parameters are 1 GB or more, which the server "
                               "refuses");
     }
     return PQPOOL_OK;
@@ -72,12 +76,13 @@ static pqpool_code check_stmt(const pqpool_stmt *s, pqp_stmt *m, pqpool_error *e
     if (!s->sql)
         return pqp_refuse(err, PQPOOL_EINVAL, "sql is NULL");
     if (s->flags & ~known)
-        return pqp_refuse(err, PQPOOL_EINVAL, "flags 0x%x: this version knows PQPOOL_READ_ONLY and PQPOOL_IDEMPOTENT",
-                          s->flags);
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "flags 0x%x: this version knows PQPOOL_READ_ONLY and PQPOOL_IDEMPOTENT", s->flags);
     if (s->tx || s->scope)
         return pqp_refuse(err, PQPOOL_EINVAL, "tx and scope must be NULL in this version");
     if (s->timeout_ms < PQPOOL_DEFAULT)
-        return pqp_refuse(err, PQPOOL_EINVAL, "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
                           s->timeout_ms);
     m->bytes = strlen(s->sql);
     pqpool_code code = check_params(s, &m->bytes, err);
@@ -85,8 +90,9 @@ static pqpool_code check_stmt(const pqpool_stmt *s, pqp_stmt *m, pqpool_error *e
         return code;
     pqp_verdict verdict = pqp_guard_check(s->sql);
     if (verdict.construct)
-        return pqp_refuse(err, PQPOOL_EREFUSED, "%s%s%s%s may not run on a shared connection; %s", verdict.construct,
-                          *verdict.word ? " (" : "", verdict.word, *verdict.word ? ")" : "", verdict.way_out);
+        return pqp_refuse(err, PQPOOL_EREFUSED, "%s%s%s%s may not run on a shared connection; %s",
+                          verdict.construct, *verdict.word ? " (" : "", verdict.word,
+                          *verdict.word ? ")" : "", verdict.way_out);
     m->commits_itself = verdict.commits_itself;
     return PQPOOL_OK;
 }
@@ -155,7 +161,8 @@ static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_
             return pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
         if ((*lane = choose(p, now)))
             return PQPOOL_OK;
-        pqpool_code code = pqp_pool_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &slot, err);
+        pqpool_code code =
+            pqp_admission_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &slot, err);
         if (code != PQPOOL_OK)
             return code;
         if (slot) {
@@ -168,8 +175,9 @@ static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_
 /* ---- after a run ---- */
 
 /*
- * Whether the library may run it again: when it provably did not run; once, if the caller says that twice does no
- * harm; but never the statement at the head of a connection that died without a word, since it may be what kills.
+ * Whether the library may run it again: when it provably did not run; once, if the caller says that twice
+ * does no harm; but never the statement at the head of a connection that died without a word, since it may be
+ * what kills.
  */
 static bool may_repeat(const run *r, const pqp_stmt *m, pqp_time now)
 {
@@ -244,7 +252,7 @@ static pqp_stmt *sift(run *r, pqp_lane *lane, pqp_call *call)
     for (pqp_stmt *m = call->members; m; m = m->sibling)
         if (m->given_up)
             report(r, lane, m);
-    pqp_lane_part(lane, call);
+    pqp_call_part(call, lane);
     for (pqp_stmt *m = call->members, *next; m; m = next) {
         next = m->sibling;
         if (!m->given_up && may_repeat(r, m, now)) {
@@ -272,7 +280,8 @@ static void log_slow(run *r, pqp_time began)
         return;
     int64_t ms = (pqp_now() - began) / PQP_MS;
     if (ms >= limit)
-        pqp_log(&r->pool->events, PQPOOL_LOG_WARN, "slow statement: %lld ms: %.200s", (long long)ms, r->stmts->sql);
+        pqp_log(&r->pool->events, PQPOOL_LOG_WARN, "slow statement: %lld ms: %.200s", (long long)ms,
+                r->stmts->sql);
 }
 
 static pqp_time earliest_deadline(const pqp_stmt *members)
@@ -284,8 +293,8 @@ static pqp_time earliest_deadline(const pqp_stmt *members)
 }
 
 /*
- * No lane was found, or not in time. As long as the call itself has time, that ends only those members whose own
- * deadline has passed; returns the others.
+ * No lane was found, or not in time. As long as the call itself has time, that ends only those members whose
+ * own deadline has passed; returns the others.
  */
 static pqp_stmt *fail_unplaced(run *r, pqp_stmt *members, const pqpool_error *why)
 {
@@ -326,7 +335,7 @@ static void run_members(run *r, pqp_stmt *members)
             continue;
         }
         call->members = members;
-        pqp_lane_run(lane, call);
+        pqp_call_run(call, lane);
         members = sift(r, lane, call);
         pqp_lane_unpin(lane);
         if (pqp_load(&p->lane_wanted) && pqp_load(&lane->users) == 0) {
@@ -361,10 +370,15 @@ static pqpool_code prepare(run *r, int n, pqp_time now, pqp_stmt **members, int 
     return PQPOOL_OK;
 }
 
-pqpool_code pqp_share_run(pqpool *p, const pqpool_stmt *stmts, int n, PGresult **results, pqpool_error *errors)
+pqpool_code pqp_share_run(pqpool *p, const pqpool_stmt *stmts, int n, PGresult **results,
+                          pqpool_error *errors)
 {
     pqp_time now = pqp_now();
-    run r = {.pool = p, .stmts = stmts, .stride = n ? stmts[0].size : 0, .results = results, .errors = errors,
+    run r = {.pool = p,
+             .stmts = stmts,
+             .stride = n ? stmts[0].size : 0,
+             .results = results,
+             .errors = errors,
              .unsent_deadline = pqp_deadline(now, pqp_load(&p->acquire_timeout_ms))};
     pqp_stmt *members = NULL;
     pqpool_error why;

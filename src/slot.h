@@ -1,7 +1,7 @@
 /*
- * slot: a place for one connection, and the set of all of them. A slot is in one state; each state is a list, so
- * a count is a list's length; one function moves a slot and refuses a move that is not in the table.
- * Knows no libpq. Everything here is guarded by the pool's mutex unless it says otherwise.
+ * slot: a place for one connection, and the set of all of them. A slot is in one state; each state is a list,
+ * so a count is a list's length; one function moves a slot and refuses a move that is not in the table. Knows
+ * no libpq. Everything here is guarded by the pool's mutex unless it says otherwise.
  */
 #ifndef PQP_SLOT_H
 #define PQP_SLOT_H
@@ -26,7 +26,7 @@ typedef enum {
 #define PQP_SLOT_ENUM(state) PQP_SLOT_##state,
     PQP_SLOT_STATES(PQP_SLOT_ENUM)
 #undef PQP_SLOT_ENUM
-    PQP_SLOT_N_STATES
+        PQP_SLOT_N_STATES
 } pqp_slot_state;
 
 struct pqp_job;
@@ -36,21 +36,22 @@ typedef struct pqp_slot {
     int index; /* constant */
     PQP_LINK(pqp_slot) link;
     pqp_slot_state state;
-    pqp_time since;        /* in this state */
-    uint32_t generation;   /* counts leases: a lease's token holds it, so a stale one is told apart */
-    PGconn *conn;          /* used by who has the slot, without the mutex */
-    int fd, backend_pid;   /* as they were when the connection was made */
-    int32_t id;            /* the connection's number for people; never used twice */
-    pqp_time expires;      /* end of life: max_lifetime, with jitter */
-    int64_t uses;          /* leases so far */
-    bool fresh;            /* nobody has used it since it was made or cleaned */
-    bool to_lane;          /* of RESETTING: becomes a lane, else idle */
-    pqp_time probed;       /* when the server last was known to answer */
-    pqp_time quiet_since;  /* of LANE: no statement since, as far as the keeper has seen */
-    int64_t served;        /* of LANE: its count at that look */
-    uint32_t watched;      /* epoll events the keeper asked for beyond the usual; the keeper's alone */
-    const char *reason;    /* of CLOSING: why; static text */
-    struct pqp_job *job;   /* whoever works on it in CONNECTING, RESETTING, PROBING, CLOSING; NULL: still to start */
+    pqp_time since;       /* in this state */
+    uint32_t generation;  /* counts leases: a lease's token holds it, so a stale one is told apart */
+    PGconn *conn;         /* used by who has the slot, without the mutex */
+    int fd, backend_pid;  /* as they were when the connection was made */
+    int32_t id;           /* the connection's number for people; never used twice */
+    pqp_time expires;     /* end of life: max_lifetime, with jitter */
+    int64_t uses;         /* leases so far */
+    bool fresh;           /* nobody has used it since it was made or cleaned */
+    bool to_lane;         /* of RESETTING: becomes a lane, else idle */
+    pqp_time probed;      /* when the server last was known to answer */
+    pqp_time quiet_since; /* of LANE: no statement since, as far as the keeper has seen */
+    int64_t served;       /* of LANE: its count at that look */
+    uint32_t watched;     /* epoll events the keeper asked for beyond the usual; the keeper's alone */
+    const char *reason;   /* of CLOSING: why; static text */
+    struct pqp_job
+        *job; /* whoever works on it in CONNECTING, RESETTING, PROBING, CLOSING; NULL: still to start */
     struct pqp_lane *lane; /* made when the slot first becomes one; lives as long as the slot */
     _Atomic int suspect;   /* the keeper saw its socket hang up; read without the mutex */
 } pqp_slot;

@@ -18,8 +18,8 @@ extern int PQsendPipelineSync(PGconn *conn);
 #endif
 #pragma weak PQsendPipelineSync
 
-/* A TLS record can be read whole by OpenSSL and only in part by libpq; poll() then shows nothing although input
- * is there, and libpq offers no way to ask. So a TLS wait ends this often to look. */
+/* A TLS record can be read whole by OpenSSL and only in part by libpq; poll() then shows nothing although
+ * input is there, and libpq offers no way to ask. So a TLS wait ends this often to look. */
 #define TLS_LOOK (10 * PQP_MS)
 
 int pqp_wire_init(pqp_wire *w)
@@ -154,7 +154,8 @@ static int wire_wait(pqp_wire *w, bool write, pqp_time deadline)
     pqp_time now = deadline == PQP_NEVER && !w->tls ? 0 : pqp_now();
     if (w->tls)
         deadline = PQP_MIN(deadline, now + TLS_LOOK);
-    int n = poll(fds, 2, pqp_poll_ms(deadline, now)); /* EINTR counts as a kick: the caller looks and waits again */
+    int n = poll(fds, 2,
+                 pqp_poll_ms(deadline, now)); /* EINTR counts as a kick: the caller looks and waits again */
     if (n <= 0)
         return n == 0 && w->tls ? PQP_READY_READ : 0;
     if (fds[1].revents) {

@@ -54,7 +54,7 @@ typedef struct pqp_transport {
     bool (*consume)(pqp_wire *w); /* reads what is there; false: lost */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
-    bool (*clean)(pqp_wire *w);                  /* drained: is the session outside any transaction? */
+    bool (*clean)(pqp_wire *w); /* drained: is the session outside any transaction? */
     void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
     void (*clear)(PGresult *result);
     int (*wait)(pqp_wire *w, bool write, pqp_time deadline); /* PQP_READY_ bits; 0 when kicked or timed out */

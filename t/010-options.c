@@ -543,9 +543,9 @@ static void test_hostile(void)
 
 static void test_changeable(void)
 {
-    static const char *const fixed[] = {
-        "initial_size",   "leak_threshold", "health_interval", "health_used",
-        "health_waiting", "instances",       "batch_size",     "preset",          "name"};
+    static const char *const fixed[] = {"initial_size", "leak_threshold", "health_interval",
+                                        "health_used",  "health_waiting", "instances",
+                                        "batch_size",   "preset",         "name"};
     static const char *const idle[] = {"leak_threshold", "health_interval", "health_used",
                                        "health_waiting", "instances",       "batch_size"};
     for (int i = 0; pqp_options_row(i); i++) {

@@ -33,7 +33,8 @@ static void clocks(void)
 static void errors(void)
 {
     pqpool_error e;
-    is_int(pqp_fail(&e, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%s %d", "lost", 7), PQPOOL_ELOST, "failing returns the code");
+    is_int(pqp_fail(&e, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%s %d", "lost", 7), PQPOOL_ELOST,
+           "failing returns the code");
     ok(e.code == PQPOOL_ELOST && e.outcome == PQPOOL_UNKNOWN && e.row == -1, "and fills the error");
     is_str(e.message, "lost 7", "with its text");
     char big[3000];
@@ -73,7 +74,8 @@ static void retries(void)
     ok(retryable(PQPOOL_ESERVER, PQPOOL_DONE, "40001"), "B10: a serialization failure may be repeated");
     ok(retryable(PQPOOL_ESERVER, PQPOOL_DONE, "40P01"), "B10: and a deadlock");
     ok(!retryable(PQPOOL_ESERVER, PQPOOL_DONE, "23505"), "B10: another error of the server may not");
-    ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "28P01"), "a refused login won't get better by repeating");
+    ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "28P01"),
+       "a refused login won't get better by repeating");
     ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "3D000"), "nor an unknown database");
     ok(retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "53300"), "a full server may");
     ok(!retryable(PQPOOL_EREFUSED, PQPOOL_NOT_SENT, "") && !retryable(PQPOOL_EINVAL, PQPOOL_NOT_SENT, "") &&
@@ -135,7 +137,8 @@ static void parkers(void)
     nap n = {0};
     ok(pqp_parker_init(&n.parker) == 0, "a parker opens");
     pqp_time began = pqp_now();
-    is_int(pqp_parker_wait(&n.parker, began + 30 * PQP_MS), PQP_PARKED, "without a word it sleeps until its deadline");
+    is_int(pqp_parker_wait(&n.parker, began + 30 * PQP_MS), PQP_PARKED,
+           "without a word it sleeps until its deadline");
     ok(pqp_now() - began >= 30 * PQP_MS, "and not shorter");
     pqp_parker_post(&n.parker, 5);
     is_int(pqp_parker_wait(&n.parker, 0), 5, "a word that is there is taken though the deadline has passed");
@@ -216,7 +219,8 @@ static void events(void)
         pqp_event_note_down(&ev, &(pqpool_event){.id = PQPOOL_EVENT_CONNECT, .connection = i}, "x");
     is_int(n_told, 0, "nothing is told while it is noted");
     pqp_events_hand_out(&ev);
-    ok(n_told == 5 && told[0] == 1 && told[4] == 5, "A11: all are told afterwards, in order, though the hook came back in");
+    ok(n_told == 5 && told[0] == 1 && told[4] == 5,
+       "A11: all are told afterwards, in order, though the hook came back in");
     n_told = 0;
     for (int i = 1; i <= 1000; i++)
         pqp_event_note_down(&ev, &(pqpool_event){.id = PQPOOL_EVENT_CONNECT, .connection = 100 + i}, NULL);

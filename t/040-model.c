@@ -1,21 +1,22 @@
 /*
  * The lane's own code over a fake transport, in every order its threads could run.
  *
- * Three callers run two statements each on one lane, with a keeper beside them; the world outside answers, lets
- * time pass, or cuts the connection, whenever it likes. Checked in every state: nobody waits for what will never
- * come; at the end: each caller got his own answer or the truth about it, nothing was sent twice, nothing that
- * was called unsent was ever sent, and the lane is empty.
+ * Three callers run two statements each on one lane, with a keeper beside them; the world outside answers,
+ * lets time pass, or cuts the connection, whenever it likes. Checked in every state: nobody waits for what
+ * will never come; at the end: each caller got his own answer or the truth about it, nothing was sent twice,
+ * nothing that was called unsent was ever sent, and the lane is empty.
  */
 #include "tap.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 int main(void)
 {
-    skip_all("the model switches stacks by itself, which sanitizers can't follow; run it in an ordinary build");
+    skip_all(
+        "the model switches stacks by itself, which sanitizers can't follow; run it in an ordinary build");
 }
 #else
 
-#include "lane.h"
+#include "call.h"
 #include "model/sched.h"
 
 enum { CALLERS = 3, STMTS = 2, KEEPER = CALLERS };
@@ -236,14 +237,14 @@ static void caller(int self)
         m->deadline = how == RUN_WITH_DEADLINE ? 1 : PQP_NEVER;
         call->unsent_deadline = PQP_NEVER;
         call->members = m;
-        bool driving = pqp_lane_submit(&S->lane, call);
+        bool driving = pqp_call_submit(call, &S->lane);
         if (how == ABANDON)
-            pqp_lane_abandon(&S->lane, call, driving);
+            pqp_call_abandon(call, &S->lane, driving);
         else
-            pqp_lane_wait(&S->lane, call, driving);
+            pqp_call_wait(call, &S->lane, driving);
         if (how != ABANDON)
             check_answer(m, number);
-        pqp_lane_part(&S->lane, call);
+        pqp_call_part(call, &S->lane);
         if (call->members) {
             S->fate[self][k].answered = true;
             pqp_depot_put(NULL, m);
@@ -422,14 +423,16 @@ static model_report explore(scenario how, uint64_t random_runs)
 static void expect_clean(scenario how, uint64_t random_runs)
 {
     model_report r = explore(how, random_runs);
-    if (!ok(!r.violation && (random_runs || r.complete), "%d callers x %d statements, %s: nothing lost, late, doubled or mixed up",
-            how.callers, how.statements, how.name))
+    if (!ok(!r.violation && (random_runs || r.complete),
+            "%d callers x %d statements, %s: nothing lost, late, doubled or mixed up", how.callers,
+            how.statements, how.name))
         diag("%s\nthe way there: %s", r.violation, r.trace);
     if (random_runs)
         diag("%llu random runs from seed %llu, %llu steps", (unsigned long long)r.runs,
              (unsigned long long)number_from("PQPOOL_SEED", 1), (unsigned long long)r.steps);
     else if (how.preemptions < 0)
-        diag("every interleaving: %llu states, %llu steps", (unsigned long long)r.states, (unsigned long long)r.steps);
+        diag("every interleaving: %llu states, %llu steps", (unsigned long long)r.states,
+             (unsigned long long)r.steps);
     else
         diag("every interleaving with at most %d preemptions: %llu states, %llu steps", how.preemptions,
              (unsigned long long)r.states, (unsigned long long)r.steps);
@@ -451,12 +454,13 @@ int main(void)
     int more = (int)number_from("PQPOOL_MODEL_MORE", 0);
     if (more)
         alarm(4 * 3600);
-    static const scenario whole[] = {{"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, -1},
-                                     {"no fault", 2, 1, RUN, false, true, -1},
-                                     {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, -1},
-                                     {"the connection lost", 2, 1, RUN, true, false, -1},
-                                     {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, -1},
-                                     {"no fault", 2, 2, RUN, false, false, -1}};
+    static const scenario whole[] = {
+        {"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, -1},
+        {"no fault", 2, 1, RUN, false, true, -1},
+        {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, -1},
+        {"the connection lost", 2, 1, RUN, true, false, -1},
+        {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, -1},
+        {"no fault", 2, 2, RUN, false, false, -1}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         expect_clean(whole[i], 0);
     if (more)
@@ -465,12 +469,16 @@ int main(void)
     expect_clean((scenario){"a time-out", 3, 2, RUN_WITH_DEADLINE, false, false, 1 + more}, 0);
     expect_clean((scenario){"one abandoned", 3, 2, ABANDON, false, false, 1 + more}, 0);
     expect_clean((scenario){"the connection lost", 3, 2, RUN, true, false, 0 + more}, 0);
-    expect_clean((scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, 0 + more}, 0);
+    expect_clean(
+        (scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, 0 + more}, 0);
     expect_clean((scenario){"one abandoned, the connection lost", 3, 2, ABANDON, true, false, 0 + more}, 0);
 
     uint64_t runs = number_from("PQPOOL_MODEL_RUNS", 30000);
-    expect_clean((scenario){"a time-out, a cut and a full socket, at random", 3, 2, RUN_WITH_DEADLINE, true, true, -1}, runs);
-    expect_clean((scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true, -1}, runs);
+    expect_clean(
+        (scenario){"a time-out, a cut and a full socket, at random", 3, 2, RUN_WITH_DEADLINE, true, true, -1},
+        runs);
+    expect_clean(
+        (scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true, -1}, runs);
 
     expect_found("a wake-up lost between the unlock and the inbox", PLANT_LOST_WAKEUP,
                  (scenario){"planted", 2, 1, RUN, false, false, -1});

@@ -17,8 +17,8 @@ static void one_statement(pqpool *pool)
     is_int(err.code, PQPOOL_OK, "err says OK");
     PQclear(res);
 
-    res = pqpool_exec_params(pool, "select $1::int * 2, $2::text", 2, NULL, (const char *[]){"21", "x'y"}, NULL, NULL, 0,
-                             &err);
+    res = pqpool_exec_params(pool, "select $1::int * 2, $2::text", 2, NULL, (const char *[]){"21", "x'y"},
+                             NULL, NULL, 0, &err);
     is_str(value(res), "42", "parameters are PQexecParams'");
     is_str(PQgetvalue(res, 0, 1), "x'y", "and arrive byte for byte");
     PQclear(res);
@@ -63,7 +63,8 @@ static void deferred_constraint(pqpool *pool)
                             {PQPOOL_STMT, .sql = "select 'behind'"}};
     pqpool_code code = pqpool_exec_all(pool, stmts, 3, PQPOOL_EACH, results, errors);
     is_int(code, PQPOOL_ESERVER, "a deferred constraint that fails at commit is an error of the group");
-    is_int(PQresultStatus(results[1]), PGRES_FATAL_ERROR, "its statement's answer is the error, though rows had come");
+    is_int(PQresultStatus(results[1]), PGRES_FATAL_ERROR,
+           "its statement's answer is the error, though rows had come");
     is_str(errors[1].sqlstate, "23505", "with its SQLSTATE");
     is_int(errors[1].row, 1, "and its place in the group");
     is_str(value(results[0]), "before", "the statement before it is not touched");
@@ -86,8 +87,9 @@ static void groups(pqpool *pool)
     for (int i = 0; i < N; i++) {
         snprintf(text[i], sizeof text[i], "%d", i);
         values[i] = text[i];
-        stmts[i] = (pqpool_stmt){PQPOOL_STMT, .sql = i % 100 == 7 ? "select 1/($1::int-$1::int)" : "select $1::int",
-                                 .n_params = 1, .param_values = &values[i]};
+        stmts[i] =
+            (pqpool_stmt){PQPOOL_STMT, .sql = i % 100 == 7 ? "select 1/($1::int-$1::int)" : "select $1::int",
+                          .n_params = 1, .param_values = &values[i]};
     }
     pqpool_code code = pqpool_exec_all(pool, stmts, N, PQPOOL_EACH, results, errors);
     is_int(code, PQPOOL_ESERVER, "B3: a group of 10000 in which some fail reports the first failure");
@@ -115,13 +117,22 @@ static void groups(pqpool *pool)
 
 static void refused(pqpool *pool)
 {
-    static const char *const no[] = {"begin", "COMMIT", "/* x */ set work_mem = '1MB'", "listen x", "copy late from stdin",
-                                     "prepare p as select 1", "select 1; select 2", "create temp table x()", "rollback"};
+    static const char *const no[] = {"begin",
+                                     "COMMIT",
+                                     "/* x */ set work_mem = '1MB'",
+                                     "listen x",
+                                     "copy late from stdin",
+                                     "prepare p as select 1",
+                                     "select 1; select 2",
+                                     "create temp table x()",
+                                     "rollback"};
     for (size_t i = 0; i < sizeof no / sizeof *no; i++) {
         pqpool_error err;
         PGresult *res = pqpool_exec(pool, no[i], &err);
-        ok(!res && err.code == PQPOOL_EREFUSED && err.outcome == PQPOOL_NOT_SENT, "B7: \"%s\" is refused unsent", no[i]);
-        ok(strstr(err.message, "lease") || strstr(err.message, "pqpool_exec_all"), "B7: and the message shows the way out");
+        ok(!res && err.code == PQPOOL_EREFUSED && err.outcome == PQPOOL_NOT_SENT,
+           "B7: \"%s\" is refused unsent", no[i]);
+        ok(strstr(err.message, "lease") || strstr(err.message, "pqpool_exec_all"),
+           "B7: and the message shows the way out");
         PQclear(res);
     }
 }
@@ -132,15 +143,19 @@ static void wrong_calls(pqpool *pool)
     PGresult *res = pqpool_exec(pool, NULL, &err);
     ok(!res && err.code == PQPOOL_EINVAL, "sql NULL is EINVAL");
     res = pqpool_exec_params(pool, "select 1", 65536, NULL, NULL, NULL, NULL, 0, &err);
-    ok(!res && err.code == PQPOOL_EINVAL && err.outcome == PQPOOL_NOT_SENT, "65536 parameters are refused unsent");
-    res = pqpool_exec_params(pool, "select $1", 1, NULL, (const char *[]){"ab\0cd"}, (int[]){5}, (int[]){0}, 0, &err);
-    ok(!res && err.code == PQPOOL_EINVAL && strstr(err.message, "$1"), "a NUL byte in a text parameter is refused, by name");
+    ok(!res && err.code == PQPOOL_EINVAL && err.outcome == PQPOOL_NOT_SENT,
+       "65536 parameters are refused unsent");
+    res = pqpool_exec_params(pool, "select $1", 1, NULL, (const char *[]){"ab\0cd"}, (int[]){5}, (int[]){0},
+                             0, &err);
+    ok(!res && err.code == PQPOOL_EINVAL && strstr(err.message, "$1"),
+       "a NUL byte in a text parameter is refused, by name");
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1", .flags = 1u << 20};
     res = pqpool_exec_stmt(pool, &s, &err);
     ok(!res && err.code == PQPOOL_EINVAL, "an unknown flag is refused");
     s = (pqpool_stmt){.sql = "select 1"};
     res = pqpool_exec_stmt(pool, &s, &err);
-    ok(!res && err.code == PQPOOL_EINVAL && strstr(err.message, "PQPOOL_STMT"), "a statement without its size is refused");
+    ok(!res && err.code == PQPOOL_EINVAL && strstr(err.message, "PQPOOL_STMT"),
+       "a statement without its size is refused");
     res = pqpool_exec(NULL, "select 1", &err);
     ok(!res && err.code == PQPOOL_EINVAL, "a NULL pool is EINVAL");
     res = pqpool_exec(pool, "select 'fine'", &err);
@@ -155,7 +170,8 @@ static void big(pqpool *pool)
     char *text = malloc(SIZE + 1);
     memset(text, 'x', SIZE);
     text[SIZE] = '\0';
-    PGresult *res = pqpool_exec_params(pool, "select $1::text", 1, NULL, (const char *[]){text}, NULL, NULL, 0, &err);
+    PGresult *res =
+        pqpool_exec_params(pool, "select $1::text", 1, NULL, (const char *[]){text}, NULL, NULL, 0, &err);
     ok(res && PQgetlength(res, 0, 0) == SIZE && memcmp(PQgetvalue(res, 0, 0), text, SIZE) == 0,
        "8 MB go there and come back, larger than any socket buffer (%s)", err.message);
     PQclear(res);
@@ -186,23 +202,24 @@ static void echo(int i, void *arg)
         switch (nonce % 5) {
         case 0: /* fails, with the nonce in the message */
             snprintf(want, sizeof want, "no %d", nonce);
-            res = pqpool_exec_params(t->pool, "select ('no ' || $1)::int", 1, NULL, values, NULL, NULL, 0, &err);
+            res = pqpool_exec_params(t->pool, "select ('no ' || $1)::int", 1, NULL, values, NULL, NULL, 0,
+                                     &err);
             if (err.code == PQPOOL_ESERVER && strcmp(err.sqlstate, "22P02") == 0 && strstr(err.message, want))
                 t->failed_right++;
             else
                 t->wrong++;
             break;
         case 1: /* nonce % 7 rows of one column */
-            res = pqpool_exec_params(t->pool, "select $1::int from generate_series(1, $1::int % 7)", 1, NULL, values, NULL,
-                                     NULL, 0, &err);
+            res = pqpool_exec_params(t->pool, "select $1::int from generate_series(1, $1::int % 7)", 1, NULL,
+                                     values, NULL, NULL, 0, &err);
             if (PQntuples(res) == nonce % 7 && (nonce % 7 == 0 || strcmp(value(res), number) == 0))
                 t->right++;
             else
                 t->wrong++;
             break;
         case 2: /* three columns */
-            res = pqpool_exec_params(t->pool, "select md5($1::text), $1::int, null::int", 1, NULL, values, NULL, NULL, 0,
-                                     &err);
+            res = pqpool_exec_params(t->pool, "select md5($1::text), $1::int, null::int", 1, NULL, values,
+                                     NULL, NULL, 0, &err);
             if (PQnfields(res) == 3 && strcmp(PQgetvalue(res, 0, 1), number) == 0)
                 t->right++;
             else
@@ -237,8 +254,10 @@ static void with_stmt_timeout(pqpool *pool)
     double began = now_s();
     PGresult *res = pqpool_exec_stmt(pool, &s, &err);
     double took = now_s() - began;
-    ok(!res && err.code == PQPOOL_ETIMEDOUT && err.outcome == PQPOOL_UNKNOWN, "B9: past its deadline a sent statement is UNKNOWN");
-    ok(took >= 0.1 && took < 0.3 * tap_slowness(), "B9: and its caller is back in time (%.0f ms)", took * 1000);
+    ok(!res && err.code == PQPOOL_ETIMEDOUT && err.outcome == PQPOOL_UNKNOWN,
+       "B9: past its deadline a sent statement is UNKNOWN");
+    ok(took >= 0.1 && took < 0.3 * tap_slowness(), "B9: and its caller is back in time (%.0f ms)",
+       took * 1000);
     res = pqpool_exec(pool, "select 'mine'", &err);
     is_str(value(res), "mine", "B9: the next caller gets his own answer, not the late one");
     PQclear(res);

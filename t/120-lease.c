@@ -434,7 +434,7 @@ static void deadlines(void)
         is_int(early, 0, "A4: never before it has");
         ok(worst <= 20 * tap_slowness(), "A4: and at most 20 ms after it (%.1f ms)", worst);
         is_int(err.outcome, PQPOOL_NOT_SENT, "with the outcome NOT_SENT");
-        ok(strstr(err.message, "max_size") && strstr(err.message, "1 are leased") &&
+        ok(strstr(err.message, "max_size") && strstr(err.message, "1 leased") &&
                strstr(err.message, "0 idle"),
            "A13: and the pool's figures in the message: %s", err.message);
     }

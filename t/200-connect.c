@@ -453,7 +453,7 @@ static void full(void)
         bail("acquire: %s", err.message);
     is_int(pqpool_acquire_within(r.pool, 200, &none, &err), PQPOOL_ETIMEDOUT,
            "A8: with the only connection leased a caller times out, he does not fail to connect");
-    has(err.message, "1 are leased", "A13: and is told of the lease");
+    has(err.message, "1 leased", "A13: and is told of the lease");
     has(err.message, "too many connections for role", "A13: and of what the server said");
     pqpool_set(r.pool, "wait", "off", NULL);
     pqpool_code code = pqpool_acquire_within(r.pool, 2000, &none, &err);

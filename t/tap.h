@@ -8,8 +8,8 @@
  *         return done_testing();
  *     }
  *
- * Checks may be made from any thread. A program that exceeds its limit is ended by SIGALRM, which prove shows.
- * PQPOOL_TEST_SLOW=N multiplies the limit, for sanitizers and valgrind.
+ * Checks may be made from any thread. A program that exceeds its limit is ended by SIGALRM, which prove
+ * shows. PQPOOL_TEST_SLOW=N multiplies the limit, for sanitizers and valgrind.
  */
 #ifndef TAP_H
 #define TAP_H
@@ -70,7 +70,8 @@ __attribute__((unused, format(printf, 4, 5))) static bool tap_ok(bool passed, co
 }
 #define ok(passed, ...) tap_ok((passed), __FILE__, __LINE__, __VA_ARGS__)
 
-#define is_int(got, want, ...) tap_is_int((long long)(got), (long long)(want), __FILE__, __LINE__, __VA_ARGS__)
+#define is_int(got, want, ...)                                                                               \
+    tap_is_int((long long)(got), (long long)(want), __FILE__, __LINE__, __VA_ARGS__)
 #define tap_is_int(got, want, file, line, ...)                                                               \
     do {                                                                                                     \
         long long got_ = (got), want_ = (want);                                                              \
@@ -79,8 +80,8 @@ __attribute__((unused, format(printf, 4, 5))) static bool tap_ok(bool passed, co
     } while (0)
 
 /* A function, not a macro around ok(): the compiler would take the test for NULL as a hint that it may be. */
-__attribute__((unused, format(printf, 5, 6))) static void tap_is_str(const char *got, const char *want, const char *file,
-                                                                     int line, const char *fmt, ...)
+__attribute__((unused, format(printf, 5, 6))) static void
+tap_is_str(const char *got, const char *want, const char *file, int line, const char *fmt, ...)
 {
     char name[1000];
     va_list args;

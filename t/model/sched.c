@@ -19,8 +19,8 @@ static struct world {
 } world;
 
 static const model_spec *spec;
-static jmp_buf explorer;        /* where a thread returns to when it yields */
-static const char *violation;   /* of the step under way */
+static jmp_buf explorer;      /* where a thread returns to when it yields */
+static const char *violation; /* of the step under way */
 static int starting;
 static ucontext_t start_context, explorer_context;
 
@@ -226,7 +226,8 @@ typedef struct saved {
 
 static size_t used_stack(int i)
 {
-    return world.thread[i].status == FINISHED ? 0 : (size_t)(world.stack[i] + MODEL_STACK - world.thread[i].low);
+    return world.thread[i].status == FINISHED ? 0
+                                              : (size_t)(world.stack[i] + MODEL_STACK - world.thread[i].low);
 }
 
 static saved *save(void)
@@ -277,7 +278,8 @@ static uint64_t mix(uint64_t h, const void *bytes, size_t n)
 /* What makes two states the same: the data, and of each thread its registers and its stack. */
 static uint64_t hash_state(bool with_bound)
 {
-    uint64_t h = spec->hash ? spec->hash(mix) : mix(UINT64_C(0x243f6a8885a308d3), world.data, sizeof world.data);
+    uint64_t h =
+        spec->hash ? spec->hash(mix) : mix(UINT64_C(0x243f6a8885a308d3), world.data, sizeof world.data);
     h = mix(h, &world.now, sizeof world.now);
     if (with_bound) {
         h = mix(h, &world.running, sizeof world.running);
@@ -333,7 +335,7 @@ enum { DEPTH = 4000 };
 
 /* A choice: thread i, or event i - MODEL_THREADS. */
 typedef struct level {
-    saved *state; /* before the choice; NULL when there is but one */
+    saved *state;  /* before the choice; NULL when there is but one */
     unsigned left; /* choices not yet taken, as bits */
     int taken;
 } level;
@@ -386,7 +388,8 @@ static void describe_path(model_report *r, int depth)
         if (i + 1 < depth && path[i + 1].taken == c)
             continue;
         if (c >= MODEL_THREADS)
-            at += (size_t)snprintf(r->trace + at, sizeof r->trace - at, "%s ", spec->events[c - MODEL_THREADS].name);
+            at += (size_t)snprintf(r->trace + at, sizeof r->trace - at, "%s ",
+                                   spec->events[c - MODEL_THREADS].name);
         else
             at += (size_t)snprintf(r->trace + at, sizeof r->trace - at, "T%d*%d ", c, same);
         same = 0;

@@ -44,8 +44,9 @@ __attribute__((unused, noreturn)) static void again_with_server(const char *vari
 }
 
 /*
- * A connection outside the pool. A test that was not started with a server (by with-pg or `make installcheck`) starts
- * itself again under t/with-pg, so that each can be run alone, and so that none ever meets somebody's real data.
+ * A connection outside the pool. A test that was not started with a server (by with-pg or `make
+ * installcheck`) starts itself again under t/with-pg, so that each can be run alone, and so that none ever
+ * meets somebody's real data.
  */
 __attribute__((unused)) static PGconn *control(void)
 {

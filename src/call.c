@@ -1,0 +1,180 @@
+/* call: the caller's side of a lane. The rules are in lane.c's essay; here they are kept. */
+#include "call.h"
+
+int pqp_call_init(void *call)
+{
+    return pqp_parker_init(&((pqp_call *)call)->parker);
+}
+
+void pqp_call_fini(void *call)
+{
+    pqp_parker_fini(&((pqp_call *)call)->parker);
+}
+
+/* The next instant at which something of the call runs out. */
+static pqp_time next_deadline(const pqp_call *call)
+{
+    pqp_time first = call->sent ? PQP_NEVER : call->unsent_deadline;
+    for (const pqp_stmt *m = call->members; m; m = m->sibling)
+        if (m->state != PQP_STMT_DONE && !m->given_up)
+            first = PQP_MIN(first, m->deadline);
+    return first;
+}
+
+static void give_up(pqp_call *call, pqp_stmt *m, pqpool_outcome outcome)
+{
+    m->code = PQPOOL_ETIMEDOUT;
+    m->outcome = outcome;
+    call->remaining--;
+}
+
+/* Takes what is past its time out of the call: unsent ones leave the lane, sent ones keep their place. */
+static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
+{
+    pqp_lane_take_inbox(l); /* ours may still lie there */
+    for (pqp_stmt *m = call->members; m; m = m->sibling) {
+        if (m->state == PQP_STMT_PENDING &&
+            (now >= m->deadline || (!call->sent && now >= call->unsent_deadline))) {
+            pqp_stmt_list_remove(&l->backlog, m);
+            atomic_fetch_sub_explicit(&l->load, 1, memory_order_relaxed);
+            m->state = PQP_STMT_DONE;
+            give_up(call, m, PQPOOL_NOT_SENT);
+        } else if (m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline) {
+            m->given_up = true;
+            give_up(call, m, PQPOOL_UNKNOWN);
+        }
+    }
+}
+
+/*
+ * The driver at work. Entered and left under the lock; on return the call has all it will get and the role is
+ * free for the next.
+ */
+static void drive(pqp_lane *l, pqp_call *call)
+{
+    call->waking = false;
+    l->driver_at_work = true;
+    while (call->remaining > 0) {
+        pqp_time deadline = next_deadline(call);
+        if (deadline != PQP_NEVER && pqp_now() >= deadline) {
+            expire(l, call, pqp_now());
+            continue;
+        }
+        l->driver_awake = false;
+        pqp_lane_unlock(l, call);
+        int ready = l->tp->wait(&l->wire, l->polls_write, deadline);
+        pqp_lane_lock(l);
+        l->driver_awake = true;
+        pqp_lane_pump(l, ready & PQP_READY_READ);
+    }
+    l->driver_awake = l->driver_at_work = false;
+    l->driver = PQP_DRIVER_NONE;
+    l->driver_call = NULL;
+}
+
+bool pqp_call_submit(pqp_call *call, pqp_lane *l)
+{
+    pqp_stmt *newest = NULL, *oldest = call->members;
+    call->remaining = call->sent = 0;
+    call->waking = false;
+    pqp_parker_reset(&call->parker);
+    for (pqp_stmt *m = oldest; m; m = m->sibling) {
+        m->call = call;
+        m->state = PQP_STMT_PENDING;
+        m->given_up = m->headed_loss = m->result_is_error = false;
+        m->result = NULL;
+        m->inbox_next = newest;
+        newest = m;
+        call->remaining++;
+    }
+    atomic_fetch_add_explicit(&l->load, call->remaining, memory_order_relaxed);
+    pqp_stmt *top = pqp_load(&l->inbox);
+    do
+        oldest->inbox_next = top;
+    while (!pqp_cas(&l->inbox, &top, newest));
+    if (pqp_load(&l->held))
+        return false; /* that holder finds it on his way out */
+    pqp_lane_lock(l);
+    return pqp_lane_unlock(l, call);
+}
+
+/* The first instant that may matter to the call, before anything is known of it. */
+static pqp_time first_deadline(const pqp_call *call)
+{
+    pqp_time first = call->unsent_deadline;
+    for (const pqp_stmt *m = call->members; m; m = m->sibling)
+        first = PQP_MIN(first, m->deadline);
+    return first;
+}
+
+/* Drives until the call is over. */
+static void serve(pqp_lane *l, pqp_call *call)
+{
+    pqp_lane_lock(l);
+    drive(l, call);
+    pqp_lane_unlock(l, NULL);
+}
+
+void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving)
+{
+    pqp_time deadline = first_deadline(call);
+    while (!driving) {
+        int word = pqp_parker_wait(&call->parker, deadline);
+        if (word == PQP_WORD_DONE)
+            return;
+        if (word == PQP_WORD_DRIVE)
+            break;
+        pqp_lane_lock(l);
+        if (call->waking && !PQP_PLANTED(LOST_DRIVER)) {
+            deadline = PQP_NEVER; /* the word is on its way */
+        } else {
+            expire(l, call, pqp_now());
+            deadline = next_deadline(call);
+        }
+        bool over = call->remaining == 0 && (!call->waking || PQP_PLANTED(LOST_DRIVER));
+        driving = pqp_lane_unlock(l, over ? NULL : call);
+        if (over)
+            return;
+    }
+    serve(l, call);
+}
+
+void pqp_call_run(pqp_call *call, pqp_lane *l)
+{
+    pqp_call_wait(call, l, pqp_call_submit(call, l));
+}
+
+void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving)
+{
+    pqp_lane_lock(l);
+    if (call->waking) {
+        pqp_lane_unlock(l, NULL);
+        pqp_parker_wait(&call->parker, PQP_NEVER);
+        pqp_lane_lock(l);
+    }
+    expire(l, call, PQP_NEVER);
+    if (driving || pqp_lane_drives(l, call)) {
+        l->driver = PQP_DRIVER_NONE;
+        l->driver_call = NULL;
+    }
+    pqp_lane_unlock(l, NULL);
+}
+
+void pqp_call_part(pqp_call *call, pqp_lane *l)
+{
+    bool behind = false;
+    for (const pqp_stmt *m = call->members; m; m = m->sibling)
+        behind |= m->given_up;
+    if (!behind)
+        return;
+    pqp_lane_lock(l);
+    for (pqp_stmt **at = &call->members, *m; (m = *at);) {
+        if (m->state == PQP_STMT_SENT) {
+            *at = m->sibling;
+            m->call = NULL;
+        } else {
+            at = &m->sibling;
+        }
+    }
+    pqp_lane_unlock(l, NULL);
+}

@@ -1,0 +1,29 @@
+/*
+ * call: a blocked caller and his statements, one or a group, on one lane: he hands them in, waits or drives,
+ * and leaves with an answer for each, or by his deadline.
+ */
+#ifndef PQP_CALL_H
+#define PQP_CALL_H
+
+#include "lane.h"
+
+int pqp_call_init(void *call); /* for a depot */
+void pqp_call_fini(void *call);
+
+/*
+ * Runs all members of the call and returns when each has its code and outcome: answered, failed, or past its
+ * deadline. Then pqp_call_part(). The caller must have pinned the lane.
+ */
+void pqp_call_run(pqp_call *call, pqp_lane *l);
+
+/* The halves of it: submit (true: the caller is the driver, and must go on), then wait; or abandon, which
+ * gives up whatever has no answer yet. */
+bool pqp_call_submit(pqp_call *call, pqp_lane *l);
+void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving);
+void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving);
+
+/* Leaves members that were given up in flight to the lane and takes them out of call->members: their objects
+ * return to the depot when their answers have been dropped. The members that remain are the caller's. */
+void pqp_call_part(pqp_call *call, pqp_lane *l);
+
+#endif
