@@ -534,9 +534,16 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
                                        20);
     pqp_pool_due_locked(p, p->next_attempt);
     pqp_pool_event_locked(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, 0, why->message);
-    bool hopeless = for_good && pqp_pool_live_locked(p) == 0;
-    if (hopeless || (!p->options.wait && in(p, PQP_SLOT_CONNECTING) == 0))
+    int live = pqp_pool_live_locked(p);
+    bool none_comes = !p->options.wait && in(p, PQP_SLOT_CONNECTING) == 0;
+    if (live == 0 && (for_good || none_comes)) {
         fail_waiters(p, why, false);
+    } else if (none_comes) {
+        pqpool_error busy;
+        pqp_refuse(&busy, PQPOOL_ENOWAIT, "all %d connections are taken, and wait=off; one more could not be made: %s", live,
+                   why->message);
+        fail_waiters(p, &busy, false);
+    }
     pqp_cond_broadcast(&p->changed);
 }
 
