@@ -397,6 +397,19 @@ static void drain_for_leases(pqpool *p)
     }
 }
 
+/* After a change of options: the newest lanes go, and what they carry they still finish. */
+static void shrink_lanes(pqpool *p)
+{
+    for (int64_t many = lanes_open(p) - pqp_load(&p->lanes_limit); many > 0; many--) {
+        pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
+        while (newest && !pqp_load(&newest->lane->accepting))
+            newest = newest->link.prev;
+        if (!newest) /* one was lost just now */
+            return;
+        pqp_pool_drain_locked(p, newest);
+    }
+}
+
 static void trim(pqpool *p, pqp_time now)
 {
     int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
@@ -417,6 +430,7 @@ void pqp_pool_settle_locked(pqpool *p)
     serve_waiters(p, now);
     order_connects(p, now);
     drain_for_leases(p);
+    shrink_lanes(p);
     trim(p, now);
 }
 
