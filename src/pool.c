@@ -71,8 +71,8 @@ pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpoo
     p->due = PQP_NEVER;
     if (*options->name)
         snprintf(p->name, sizeof p->name, "%s", options->name);
-    else
-        pqp_target_name(target, p->name, sizeof p->name);
+    else if (!pqp_target_name(target, p->name, sizeof p->name))
+        goto no_events;
     if (pqp_events_init(&p->events, hooks, p->name) != 0)
         goto no_events;
     mirror_options(p);
