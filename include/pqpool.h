@@ -170,7 +170,8 @@ pqpool_code pqpool_free(pqpool *pool);
 /*
  * Changes an option while the pool runs (pool_ prefix optional, aliases allowed). EINVAL for an unknown name,
  * a bad value, a contradiction with the other options, or an option that is fixed once the pool is open.
- * A smaller max_size closes idle connections at once and leased ones as they come back.
+ * A smaller max_size closes idle connections at once, leased ones as they come back, and shared ones when the
+ * statements on them have ended.
  */
 pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpool_error *err);
 
