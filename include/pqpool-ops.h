@@ -48,7 +48,8 @@ const char *pqpool_event_name(int id);
 
 /*
  * The pool in figures, at one instant: the gauges are taken under one lock and always add up:
- * total = idle + leased + shared + connecting + resetting + probing + draining + closing <= limit.
+ * total = idle + leased + shared + connecting + resetting + probing + draining + closing <= limit (more than
+ * limit only while a max_size that was just lowered waits for leases to end).
  */
 typedef struct pqpool_stats_data {
     size_t size; /* in: sizeof of the caller's struct, by PQPOOL_STATS */

@@ -114,11 +114,13 @@ typedef struct pqpool_hooks {
     void (*on_log)(int level, const char *line, void *arg);
 
     /* A new connection: set the session up with blocking libpq calls. Runs again whenever a reset has undone
-     * the session's settings. Nonzero: the connection is closed. In a thread of the pool. */
+     * the session's settings (reset=clean or discard, and between leasing and sharing). Nonzero: the
+     * connection is closed. In a thread of the pool, or in the one that calls pqpool_release(). */
     int (*on_connect)(PGconn *conn, void *arg);
 
     /* A lease begins / ends, in the caller's thread. Nonzero: the connection is closed, and for on_acquire
-     * another one is taken. */
+     * another one is taken. on_release is not called for a connection that is closed anyway: discarded, past
+     * max_uses or max_lifetime, or of a closed pool. */
     int (*on_acquire)(PGconn *conn, void *arg);
     int (*on_release)(PGconn *conn, void *arg);
 
@@ -170,7 +172,8 @@ pqpool_code pqpool_free(pqpool *pool);
 /*
  * Changes an option while the pool runs (pool_ prefix optional, aliases allowed). EINVAL for an unknown name,
  * a bad value, a contradiction with the other options, or an option that is fixed once the pool is open.
- * A smaller max_size closes idle connections at once and leased ones as they come back.
+ * A smaller max_size closes idle connections at once, leased ones as they come back, and shared ones when the
+ * statements on them have ended.
  */
 pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpool_error *err);
 

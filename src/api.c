@@ -29,8 +29,13 @@ static pqpool *open_checked(pqp_options *options, const char *const *keywords, c
     if (pqp_target_init(&target, keywords, values, expand_dbname, err) != PQPOOL_OK)
         return NULL;
     if (!pqp_options_given(options, "connect_timeout")) {
-        char *seconds = pqp_target_value(
-            &target, "connect_timeout"); /* libpq's own; it ignores it when asked as we ask */
+        char *seconds; /* libpq's own; it ignores it when asked as we ask */
+        if (!pqp_target_value(&target, "connect_timeout", &seconds)) {
+            free(seconds);
+            pqp_target_fini(&target);
+            pqp_no_memory(err);
+            return NULL;
+        }
         if (seconds && atoi(seconds) > 0)
             options->connect_timeout = (int64_t)atoi(seconds) * 1000;
         free(seconds);

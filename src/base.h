@@ -130,7 +130,7 @@ void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
 
 /*
  * A typed, intrusive, doubly linked list. PQP_LIST(name, type, link) defines the struct `name` and static
- * functions name_push, name_unshift, name_remove and name_shift over the member `link` of type
+ * functions name_push, name_insert, name_remove and name_shift over the member `link` of type
  * PQP_LINK(type). A list counts itself, so a count can never disagree with the list.
  */
 #define PQP_LINK(type)                                                                                       \
@@ -151,12 +151,13 @@ void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
         l->tail = e;                                                                                         \
         l->count++;                                                                                          \
     }                                                                                                        \
-    __attribute__((unused)) static inline void name##_unshift(name *l, struct type *e)                       \
+    /* behind `before`; NULL: in front */                                                                    \
+    __attribute__((unused)) static inline void name##_insert(name *l, struct type *before, struct type *e)   \
     {                                                                                                        \
-        e->link.prev = NULL;                                                                                 \
-        e->link.next = l->head;                                                                              \
-        *(l->head ? &l->head->link.prev : &l->tail) = e;                                                     \
-        l->head = e;                                                                                         \
+        e->link.prev = before;                                                                               \
+        e->link.next = before ? before->link.next : l->head;                                                 \
+        *(e->link.next ? &e->link.next->link.prev : &l->tail) = e;                                           \
+        *(before ? &before->link.next : &l->head) = e;                                                       \
         l->count++;                                                                                          \
     }                                                                                                        \
     __attribute__((unused)) static inline void name##_remove(name *l, struct type *e)                        \

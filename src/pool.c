@@ -73,8 +73,8 @@ pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpoo
     p->due = PQP_NEVER;
     if (*options->name)
         snprintf(p->name, sizeof p->name, "%s", options->name);
-    else
-        pqp_target_name(target, p->name, sizeof p->name);
+    else if (!pqp_target_name(target, p->name, sizeof p->name))
+        goto no_events;
     if (pqp_events_init(&p->events, hooks, p->name) != 0)
         goto no_events;
     mirror_options(p);
@@ -296,10 +296,11 @@ static void lend(pqpool *p, pqp_slot *slot, pqp_time now)
     p->acquires++;
 }
 
-pqp_slot *pqp_pool_lend_idle_locked(pqpool *p)
+pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket)
 {
     pqp_slot *slot = p->slots.in[PQP_SLOT_IDLE].head;
-    if (!slot || pqp_queue_first(&p->queue, sharers_need(p)))
+    const pqp_waiter *first = pqp_queue_first(&p->queue, sharers_need(p));
+    if (!slot || (first && first->ticket < ticket))
         return NULL;
     lend(p, slot, pqp_now());
     pqp_pool_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, 0, NULL);
@@ -540,7 +541,8 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
         fail_waiters(p, why, false);
     } else if (none_comes) {
         pqpool_error busy;
-        pqp_refuse(&busy, PQPOOL_ENOWAIT, "all %d connections are taken, and wait=off; one more could not be made: %s", live,
+        pqp_refuse(&busy, PQPOOL_ENOWAIT,
+                   "all %d connections are taken, and wait=off; one more could not be made: %s", live,
                    why->message);
         fail_waiters(p, &busy, false);
     }

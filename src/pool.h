@@ -80,9 +80,8 @@ void pqp_pool_kick(void *pool);  /* wakes the keeper; no lock needed */
 void pqp_pool_settle_locked(pqpool *p);
 void pqp_pool_due_locked(pqpool *p, pqp_time at); /* the keeper must look at this time at the latest */
 
-/* The idle slot used last, lent to the caller; NULL: there is none, or somebody else is to be served first.
- */
-pqp_slot *pqp_pool_lend_idle_locked(pqpool *p);
+/* The idle slot used last, lent to the caller; NULL: there is none, or an older ticket waits. */
+pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket);
 /* Lanes a caller may bind himself to; a lost one keeps its slot until its last caller has gone. */
 int pqp_pool_lanes_open_locked(const pqpool *p);
 /* The slot served to this caller was no good: closes it. */

@@ -10,21 +10,25 @@ void pqp_waiter_fini(void *waiter)
     pqp_parker_fini(&((pqp_waiter *)waiter)->parker);
 }
 
-void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_time now)
+uint64_t pqp_queue_ticket(pqp_queue *q)
 {
-    bool again = w->ticket != 0; /* he was served something unusable: back to the front, where he was */
+    return ++q->tickets;
+}
+
+void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, uint64_t ticket, pqp_time now)
+{
     w->want = want;
+    w->ticket = ticket;
+    w->since = now;
     w->queued = true;
+    w->announced = false;
     w->word = PQP_PARKED;
     w->grant = NULL;
-    if (again) {
-        pqp_waiter_list_unshift(&q->list[want], w);
-        return;
-    }
-    w->ticket = ++q->tickets;
-    w->since = now;
-    w->announced = false;
-    pqp_waiter_list_push(&q->list[want], w);
+    /* Nearly always the end at once: only who comes back has an old ticket. */
+    pqp_waiter *before = q->list[want].tail;
+    while (before && before->ticket > ticket)
+        before = before->link.prev;
+    pqp_waiter_list_insert(&q->list[want], before, w);
 }
 
 void pqp_queue_leave(pqp_queue *q, pqp_waiter *w)

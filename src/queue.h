@@ -45,8 +45,12 @@ typedef struct pqp_queue {
 int pqp_waiter_init(void *waiter); /* for a depot */
 void pqp_waiter_fini(void *waiter);
 
-/* At the end; keeps a ticket he already has, and then stands where it puts him. */
-void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_time now);
+/* A number for one who has come; lower ones are served first. */
+uint64_t pqp_queue_ticket(pqp_queue *q);
+
+/* Stands where his ticket puts him: at the end, or further in front when he was served something unusable and
+ * comes back with the ticket he had. */
+void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, uint64_t ticket, pqp_time now);
 void pqp_queue_leave(pqp_queue *q, pqp_waiter *w);
 
 /* Whose turn it is, if sharers are to be served too (false: lease callers only); NULL: nobody's. */

@@ -90,53 +90,60 @@ no_memory:
     return pqp_no_memory(err);
 }
 
-static char *value_in(const PQconninfoOption *options, const char *keyword)
+/* Replaces *value by what the options say of the keyword, if anything. False: no memory. */
+static bool value_in(const PQconninfoOption *options, const char *keyword, char **value)
 {
-    for (; options && options->keyword; options++)
-        if (strcmp(options->keyword, keyword) == 0)
-            return options->val && *options->val ? strdup(options->val) : NULL;
-    return NULL;
+    if (!options)
+        return false;
+    for (; options->keyword; options++) {
+        if (strcmp(options->keyword, keyword) != 0 || !options->val || !*options->val)
+            continue;
+        free(*value);
+        *value = strdup(options->val);
+        return *value != NULL;
+    }
+    return true;
 }
 
-char *pqp_target_value(const pqp_target *t, const char *keyword)
+bool pqp_target_value(const pqp_target *t, const char *keyword, char **value)
 {
-    char *found = NULL;
-    for (int i = 0; t->keywords[i]; i++) {
-        char *here = NULL;
+    bool fine = true;
+    *value = NULL;
+    for (int i = 0; fine && t->keywords[i]; i++) {
         bool expand = t->expand_dbname && strcmp(t->keywords[i], "dbname") == 0;
         if (expand && pqp_options_is_conninfo(t->values[i])) {
             PQconninfoOption *parsed = PQconninfoParse(t->values[i], NULL);
-            here = value_in(parsed, keyword);
+            fine = value_in(parsed, keyword, value);
             PQconninfoFree(parsed);
         } else if (strcmp(t->keywords[i], keyword) == 0) {
-            here = strdup(t->values[i]);
-        }
-        if (here) {
-            free(found);
-            found = here;
+            free(*value);
+            *value = strdup(t->values[i]);
+            fine = *value != NULL;
         }
     }
-    if (!found) {
+    if (fine && !*value) {
         PQconninfoOption *defaults = PQconndefaults();
-        found = value_in(defaults, keyword);
+        fine = value_in(defaults, keyword, value);
         PQconninfoFree(defaults);
     }
-    return found;
+    return fine;
 }
 
-void pqp_target_name(const pqp_target *t, char *buf, size_t size)
+bool pqp_target_name(const pqp_target *t, char *buf, size_t size)
 {
-    char *host = pqp_target_value(t, "host"), *port = pqp_target_value(t, "port");
-    char *dbname = pqp_target_value(t, "dbname");
-    char *user = dbname ? NULL : pqp_target_value(t, "user");
-    snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432",
-             dbname ? dbname
-             : user ? user
-                    : "");
+    char *host = NULL, *port = NULL, *dbname = NULL, *user = NULL;
+    bool fine = pqp_target_value(t, "host", &host) && pqp_target_value(t, "port", &port) &&
+                pqp_target_value(t, "dbname", &dbname) && (dbname || pqp_target_value(t, "user", &user));
+    if (fine)
+        snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432",
+                 dbname ? dbname
+                 : user ? user
+                        : "");
     free(host);
     free(port);
     free(dbname);
     free(user);
+    return fine;
 }
 
 /* ---- connecting ---- */

@@ -25,9 +25,10 @@ pqpool_code pqp_target_init(pqp_target *t, const char *const *keywords, const ch
 void pqp_target_fini(pqp_target *t);
 
 /* "host:port/dbname" as far as they can be known before connecting. */
-void pqp_target_name(const pqp_target *t, char *buf, size_t size);
-/* The value a keyword has in the target, from the environment, or by default; malloc'd, NULL if none. */
-char *pqp_target_value(const pqp_target *t, const char *keyword);
+bool pqp_target_name(const pqp_target *t, char *buf, size_t size) PQP_MUSTCHECK; /* false: no memory */
+/* The value a keyword has in the target, from the environment, or by default; malloc'd, NULL if none. False:
+ * no memory. */
+bool pqp_target_value(const pqp_target *t, const char *keyword, char **value) PQP_MUSTCHECK;
 
 /*
  * Connects and runs on_connect. On failure err has ECONNECT, the server's own words, and its SQLSTATE if it

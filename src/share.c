@@ -154,6 +154,7 @@ static pqp_lane *choose(pqpool *p, pqp_time now)
 static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_error *err)
 {
     pqpool *p = r->pool;
+    uint64_t ticket = 0;
     for (;;) {
         pqp_slot *slot;
         pqp_time now = pqp_now();
@@ -162,7 +163,7 @@ static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_
         if ((*lane = choose(p, now)))
             return PQPOOL_OK;
         pqpool_code code =
-            pqp_admission_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &slot, err);
+            pqp_admission_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &ticket, &slot, err);
         if (code != PQPOOL_OK)
             return code;
         if (slot) {

@@ -67,7 +67,7 @@ void pqp_slot_move(pqp_slots *s, pqp_slot *slot, pqp_slot_state to, pqp_time now
     slot->state = to;
     slot->since = now;
     if (to == PQP_SLOT_IDLE)
-        pqp_slot_list_unshift(&s->in[to], slot);
+        pqp_slot_list_insert(&s->in[to], NULL, slot);
     else
         pqp_slot_list_push(&s->in[to], slot);
 }

@@ -160,22 +160,24 @@ static void queues(void)
 {
     pqp_queue q = {0};
     pqp_waiter w[5] = {0};
-    pqp_queue_enter(&q, &w[0], PQP_WANT_LEASE, 1);
-    pqp_queue_enter(&q, &w[1], PQP_WANT_SHARE, 2);
-    pqp_queue_enter(&q, &w[2], PQP_WANT_SHARE, 3);
-    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, 4);
+    uint64_t tickets[5];
+    for (int i = 0; i < 4; i++) {
+        tickets[i] = pqp_queue_ticket(&q);
+        pqp_queue_enter(&q, &w[i], i == 1 || i == 2 ? PQP_WANT_SHARE : PQP_WANT_LEASE, tickets[i], i);
+    }
     ok(pqp_queue_first(&q, true) == &w[0], "A3: who came first is first");
     pqp_queue_leave(&q, &w[0]);
     ok(pqp_queue_first(&q, true) == &w[1], "A3: then who came next, whatever he wants");
     ok(pqp_queue_first(&q, false) == &w[3], "if sharers have no need, the first lease caller is");
+    pqp_queue_enter(&q, &w[4], PQP_WANT_LEASE, pqp_queue_ticket(&q), 5);
+    pqp_queue_enter(&q, &w[0], PQP_WANT_LEASE, tickets[0], 6);
+    ok(pqp_queue_first(&q, true) == &w[0], "A3: who was served something broken stands where he stood");
     pqp_queue_leave(&q, &w[3]);
-    pqp_queue_enter(&q, &w[4], PQP_WANT_LEASE, 5);
-    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, 6);
-    ok(pqp_queue_first(&q, false) == &w[3], "who was served something broken stands where he stood");
-    pqp_queue_leave(&q, &w[1]);
-    pqp_queue_leave(&q, &w[2]);
-    pqp_queue_leave(&q, &w[3]);
-    pqp_queue_leave(&q, &w[4]);
+    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, tickets[3], 7);
+    pqp_queue_leave(&q, &w[0]);
+    ok(pqp_queue_first(&q, false) == &w[3], "A3: also in the middle of the line");
+    for (int i = 1; i < 5; i++)
+        pqp_queue_leave(&q, &w[i]);
     ok(!pqp_queue_first(&q, true), "who leaves is not served");
     is_int(q.list[0].count + q.list[1].count, 0, "and not counted");
 }

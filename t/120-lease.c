@@ -1221,6 +1221,35 @@ static void forked(void)
     close_pool(pool);
 }
 
+/* The first of those who wait is handed a connection that is no good: he is served before those behind him.
+ */
+static void place_kept(void)
+{
+    static hooked h;
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .arg = &h, .on_acquire = hook_acquire};
+    pqpool *pool = open_pool(APP "pool_max_size=1", &hooks);
+    pqpool_lease lease = take(pool);
+    _Atomic int turn = 0;
+    caller callers[4];
+    for (int i = 0; i < 4; i++) {
+        callers[i] = (caller){.pool = pool, .timeout_ms = 20000, .turn = &turn};
+        start(&callers[i]);
+        if (!eventually(stats(pool).waiting == i + 1))
+            bail("caller %d does not wait", i);
+    }
+    h.refuse_acquire = 1;
+    give(&lease);
+    int wrong = 0;
+    for (int i = 0; i < 4; i++) {
+        join(&callers[i]);
+        wrong += callers[i].code != PQPOOL_OK || callers[i].place != i + 1;
+        give(&callers[i].lease);
+    }
+    is_int(wrong, 0, "A3: who was handed a broken connection keeps his place in the line");
+    is_int(stats(pool).connects, 2, "A3: and its replacement goes to him");
+    close_pool(pool);
+}
+
 int main(void)
 {
     tap_begin(50);
@@ -1239,6 +1268,7 @@ int main(void)
     wrong_returns();
     returned_at_once();
     hooks_refuse();
+    place_kept();
     with_one_connection();
     with_two_connections();
     resized();

@@ -249,6 +249,39 @@ static void members(PGconn *locker, pqpool *pool)
     PQclear(res);
 }
 
+/* While a group waits for a connection, too. */
+static PGresult *unplaced_results[2];
+static pqpool_error unplaced_errors[2];
+
+static void *unplaced_main(void *arg)
+{
+    pqpool_stmt stmts[2] = {{PQPOOL_STMT, .sql = "select 'late'", .timeout_ms = 50},
+                            {PQPOOL_STMT, .sql = "select 'patient'"}};
+    pqpool_code code = pqpool_exec_all(arg, stmts, 2, PQPOOL_EACH, unplaced_results, unplaced_errors);
+    is_int(code, PQPOOL_ETIMEDOUT, "B9: a group that waits for a connection reports the member that is late");
+    return NULL;
+}
+
+static void unplaced(void)
+{
+    pqpool *pool = shared_pool("pool_max_size=1");
+    pqpool_lease lease;
+    pthread_t thread;
+    if (pqpool_acquire(pool, &lease, NULL) != PQPOOL_OK)
+        bail("acquire");
+    if (pthread_create(&thread, NULL, unplaced_main, pool) != 0)
+        bail("pthread_create");
+    ok(eventually(stats(pool).timeouts == 1), "B9: a member's deadline passes while there is no connection");
+    pqpool_release(&lease);
+    pthread_join(thread, NULL);
+    ok(!unplaced_results[0] && unplaced_errors[0].code == PQPOOL_ETIMEDOUT &&
+           unplaced_errors[0].outcome == PQPOOL_NOT_SENT,
+       "B9: that member is NOT_SENT");
+    is_str(value(unplaced_results[1]), "patient", "B9: the other one waits on, and has its answer");
+    PQclear(unplaced_results[1]);
+    close_pool(pool);
+}
+
 /* ---- a frozen server process ---- */
 
 typedef struct frozen {
@@ -390,6 +423,7 @@ int main(void)
     running(pool);
     freeze(pool);
     members(locker, pool);
+    unplaced();
     PQfinish(locker);
     locker = control();
     close_pool(pool);

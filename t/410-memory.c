@@ -247,8 +247,12 @@ static void opening(bool persistent)
             asked = params ? asked || was_asked : was_asked;
             refused += !pool;
             wrong += pool ? err.code != PQPOOL_OK : err.code != PQPOOL_ENOMEM || !*err.message;
-            if (pool)
+            if (pool) {
+                char text[20];
+                wrong += params && (pqpool_get(pool, "connect_timeout", text, sizeof text) != PQPOOL_OK ||
+                                    strcmp(text, "5s") != 0 || !strstr(pqpool_name(pool), "/postgres"));
                 close_pool(pool);
+            }
             leaked += !eventually(live == before);
         }
     }

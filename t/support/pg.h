@@ -43,6 +43,11 @@ __attribute__((unused, noreturn)) static void again_with_server(const char *vari
     exit(1);
 }
 
+static void quiet(void *arg, const char *message)
+{
+    (void)arg, (void)message;
+}
+
 /*
  * A connection outside the pool. A test that was not started with a server (by with-pg or `make
  * installcheck`) starts itself again under t/with-pg, so that each can be run alone, and so that none ever
@@ -55,6 +60,7 @@ __attribute__((unused)) static PGconn *control(void)
     PGconn *c = PQconnectdb("application_name=control");
     if (PQstatus(c) != CONNECTION_OK)
         bail("control connection: %s", PQerrorMessage(c));
+    PQsetNoticeProcessor(c, quiet, NULL);
     return c;
 }
 
@@ -99,10 +105,23 @@ __attribute__((unused)) static int backends(PGconn *c, const char *application)
         holds_;                                                                                              \
     })
 
+/* The log of a pool that is meant to meet trouble: shown with PQPOOL_TEST_LOG=1. */
+static void test_log(int level, const char *line, void *arg)
+{
+    (void)level, (void)arg;
+    if (getenv("PQPOOL_TEST_LOG"))
+        diag("log: %s", line);
+}
+
 __attribute__((unused)) static pqpool *open_pool(const char *conninfo, const pqpool_hooks *hooks)
 {
     pqpool_error err;
-    pqpool *pool = pqpool_open(conninfo, hooks, &err);
+    pqpool_hooks own = {PQPOOL_HOOKS};
+    if (hooks)
+        own = *hooks;
+    if (!own.on_log)
+        own.on_log = test_log;
+    pqpool *pool = pqpool_open(conninfo, &own, &err);
     if (!pool)
         bail("pqpool_open(%s): %s", conninfo, err.message);
     return pool;
