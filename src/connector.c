@@ -164,12 +164,10 @@ static void *run(void *arg)
         close_slot(job);
         break;
     }
-    if (!job->orphaned)
-        p->jobs--;
-    pqp_cond_broadcast(&p->changed);
+    int counted = !job->orphaned;
     pqp_pool_unlock(p);
     free(job);
-    pqp_pool_unref(p);
+    pqp_pool_unref(p, counted); /* last of all: who frees the pool waits for it */
     return NULL;
 }
 
@@ -210,10 +208,9 @@ static void take_back(pqp_job *job)
     pqpool *p = job->pool;
     pqp_pool_lock(p);
     job->slot->job = NULL;
-    p->jobs--;
     pqp_mutex_unlock(&p->mu); /* not by the usual way: that would order the same again at once */
     free(job);
-    pqp_pool_unref(p);
+    pqp_pool_unref(p, 1);
 }
 
 bool pqp_connector_start(pqpool *p)

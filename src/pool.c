@@ -133,10 +133,12 @@ static void destroy(pqpool *p)
     free(p);
 }
 
-void pqp_pool_unref(pqpool *p)
+void pqp_pool_unref(pqpool *p, int jobs)
 {
     pqp_mutex_lock(&p->mu);
+    p->jobs -= jobs;
     bool last = --p->refs == 0;
+    pqp_cond_broadcast(&p->changed);
     pqp_mutex_unlock(&p->mu);
     if (last)
         destroy(p);

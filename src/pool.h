@@ -71,7 +71,7 @@ struct pqpool {
 /* Everything but threads. name, target and options are taken over. */
 pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
                      pqpool_error *err) PQP_MUSTCHECK;
-void pqp_pool_unref(pqpool *p); /* no lock held */
+void pqp_pool_unref(pqpool *p, int jobs); /* with so many errands ended; no lock held */
 
 void pqp_pool_lock(pqpool *p);
 void pqp_pool_unlock(pqpool *p); /* the one way out: settles, wakes, tells */

@@ -43,7 +43,7 @@ __attribute__((unused, noreturn)) static void again_with_server(const char *vari
     exit(1);
 }
 
-static void quiet(void *arg, const char *message)
+static void no_notice(void *arg, const char *message)
 {
     (void)arg, (void)message;
 }
@@ -60,7 +60,7 @@ __attribute__((unused)) static PGconn *control(void)
     PGconn *c = PQconnectdb("application_name=control");
     if (PQstatus(c) != CONNECTION_OK)
         bail("control connection: %s", PQerrorMessage(c));
-    PQsetNoticeProcessor(c, quiet, NULL);
+    PQsetNoticeProcessor(c, no_notice, NULL);
     return c;
 }
 
