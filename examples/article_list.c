@@ -262,6 +262,9 @@ int main(int argc, char **argv)
             if (strcmp(text[way], text[0]) != 0)
                 fail("these rows are not those of the first way");
         }
+    puts("\nFor comparison, a service over a pool that lends a connection for each statement was seen to "
+         "hold 3 for\n"
+         "the short form and 4 for the wide one in parallel, and 1 one after another or in one transaction.");
     snprintf(sql, sizeof sql, "SET client_min_messages = warning; DROP SCHEMA %s CASCADE", schema);
     command(outside, sql);
     PQfinish(outside);

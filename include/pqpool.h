@@ -197,7 +197,9 @@ int pqpool_is_retryable(const pqpool_error *err);
 
 /* ---- lease: a PGconn of one's own ---- */
 
-/* A lease, in the caller's memory. Zeroed when it is given back. conn is the caller's alone until then. */
+/* A lease, in the caller's memory. Zeroed when it is given back. conn is the caller's alone until then. libpq
+ * would write the server's notices to stderr; the pool drops them, unless on_connect sets a receiver of its
+ * own. */
 typedef struct {
     PGconn *conn;
     pqpool *pool;

@@ -125,13 +125,11 @@ void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving)
         if (word == PQP_WORD_DRIVE)
             break;
         pqp_lane_lock(l);
-        if (call->waking && !PQP_PLANTED(LOST_DRIVER)) {
-            deadline = PQP_NEVER; /* the word is on its way */
-        } else {
+        bool word_coming = call->waking && !PQP_PLANTED(LOST_DRIVER);
+        if (!word_coming)
             expire(l, call, pqp_now());
-            deadline = next_deadline(call);
-        }
-        bool over = call->remaining == 0 && (!call->waking || PQP_PLANTED(LOST_DRIVER));
+        deadline = word_coming ? PQP_NEVER : next_deadline(call);
+        bool over = call->remaining == 0 && !word_coming;
         driving = pqp_lane_unlock(l, over ? NULL : call);
         if (over)
             return;

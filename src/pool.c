@@ -383,8 +383,11 @@ static void order_connects(pqpool *p, pqp_time now)
         p->warm = 0;
     int spare = PQP_MAX(0, underway(p) - demand(p)) + in(p, PQP_SLOT_IDLE);
     int ready = PQP_MAX(0, (int)p->options.min_idle - spare);
-    int want = pqp_pool_waiting_locked(p) + PQP_MAX(ready, p->warm - total);
-    if (p->grow && spare == 0 && in(p, PQP_SLOT_LANE) + building(p) < pqp_load(&p->lanes_limit))
+    int want = PQP_MAX(pqp_pool_waiting_locked(p) + ready, p->warm - total);
+    if (p->grow &&
+        (total >= p->options.max_size || in(p, PQP_SLOT_LANE) + building(p) >= pqp_load(&p->lanes_limit)))
+        p->grow = false; /* no room: the pressure will ask again if it lasts */
+    if (p->grow && spare == 0)
         want++;
     if (want <= 0)
         return;
