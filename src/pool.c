@@ -497,6 +497,10 @@ static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
 {
     pqp_time now = pqp_now();
+    /* One that began before another failed says nothing new: a server with room for one more is still full. */
+    if (slot->since >= p->failed_at)
+        p->failures = 0;
+    p->refused = false;
     slot->conn = conn;
     slot->fd = fd;
     slot->backend_pid = backend_pid;
@@ -512,8 +516,6 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
     mind_age(p, slot, now);
     p->connects++;
-    p->failures = 0;
-    p->refused = false;
     pqp_pool_event_locked(p, PQPOOL_EVENT_CONNECT, slot, 0, NULL);
     struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
     (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
@@ -530,6 +532,7 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
     }
     p->connect_failures++;
     p->failures++;
+    p->failed_at = now;
     p->refused = for_good;
     p->last_failure = *why;
     p->grow = false;

@@ -57,6 +57,7 @@ struct pqpool {
     bool grow;              /* pressure asks for one more lane */
     int warm;               /* initial_size, until reached */
     int failures;           /* connect attempts failed in a row */
+    pqp_time failed_at;     /* the last one */
     bool refused;           /* the last one was refused for good */
     pqp_time next_attempt;  /* while failures > 0 */
     pqpool_error last_failure;
