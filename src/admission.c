@@ -86,13 +86,13 @@ static int sleep_in_queue(pqpool *p, pqp_waiter *w, pqp_time deadline)
     return PQP_WORD_FAILED;
 }
 
-static pqpool_code queue_up(pqpool *p, pqp_waiter *w, pqp_want want, pqp_time deadline, uint64_t ticket,
+static pqpool_code queue_up(pqpool *p, pqp_waiter *w, pqp_want want, pqp_time deadline, pqp_turn turn,
                             pqpool_error *err)
 {
     pqp_time now = pqp_now();
     pqp_parker_reset(&w->parker);
     w->err = err;
-    pqp_queue_enter(&p->queue, w, want, ticket, now);
+    pqp_queue_enter(&p->queue, w, want, turn);
     pqp_pool_settle_locked(p);
     if (w->queued) {
         pqpool_code code = check_queueing(p, w, deadline, now, err);
@@ -106,19 +106,18 @@ static pqpool_code queue_up(pqpool *p, pqp_waiter *w, pqp_want want, pqp_time de
     return sleep_in_queue(p, w, deadline) == PQP_WORD_GRANTED ? PQPOOL_OK : w->code;
 }
 
-pqpool_code pqp_admission_wait(pqpool *p, pqp_want want, pqp_time deadline, uint64_t *ticket, pqp_slot **slot,
+pqpool_code pqp_admission_wait(pqpool *p, pqp_want want, pqp_time deadline, pqp_turn *turn, pqp_slot **slot,
                                pqpool_error *err)
 {
     *slot = NULL;
     pqp_pool_lock(p);
-    if (*ticket == 0)
-        *ticket = pqp_queue_ticket(&p->queue);
+    pqp_queue_take_turn(&p->queue, turn, pqp_now());
     if (p->closing) {
         pqp_pool_unlock(p);
         return pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
     }
     bool here = want == PQP_WANT_LEASE
-                    ? (*slot = pqp_pool_lend_idle_locked(p, *ticket)) != NULL
+                    ? (*slot = pqp_pool_lend_idle_locked(p, turn->ticket)) != NULL
                     : pqp_pool_lanes_open_locked(p) > 0; /* it came while the caller looked */
     if (here) {
         pqp_pool_unlock(p);
@@ -129,7 +128,7 @@ pqpool_code pqp_admission_wait(pqpool *p, pqp_want want, pqp_time deadline, uint
         pqp_pool_unlock(p);
         return pqp_no_memory(err);
     }
-    pqpool_code code = queue_up(p, w, want, deadline, *ticket, err);
+    pqpool_code code = queue_up(p, w, want, deadline, *turn, err);
     *slot = w->grant;
     pqp_depot_put(&p->waiters, w);
     return code;

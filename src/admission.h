@@ -9,7 +9,7 @@
 
 /* Waits for a slot of one's own (LEASE) or for a lane to be there (SHARE: *slot's lane is pinned for the
  * caller; NULL: he must look for one). */
-pqpool_code pqp_admission_wait(pqpool *p, pqp_want want, pqp_time deadline, uint64_t *ticket, pqp_slot **slot,
+pqpool_code pqp_admission_wait(pqpool *p, pqp_want want, pqp_time deadline, pqp_turn *turn, pqp_slot **slot,
                                pqpool_error *err) PQP_MUSTCHECK;
 
 #endif

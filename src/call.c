@@ -40,6 +40,9 @@ static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
             m->state = PQP_STMT_DONE;
             give_up(call, m, PQPOOL_NOT_SENT);
         } else if (m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline) {
+            if (m ==
+                l->flight.head) /* it holds up the whole lane: whoever comes now had better have another */
+                pqp_lane_retire(l);
             m->given_up = true;
             give_up(call, m, PQPOOL_UNKNOWN);
         }
@@ -81,7 +84,7 @@ bool pqp_call_submit(pqp_call *call, pqp_lane *l)
     for (pqp_stmt *m = oldest; m; m = m->sibling) {
         m->call = call;
         m->state = PQP_STMT_PENDING;
-        m->given_up = m->headed_loss = m->result_is_error = false;
+        m->given_up = m->headed_loss = m->result_is_error = m->send_refused = m->taints = false;
         m->result = NULL;
         m->inbox_next = newest;
         newest = m;

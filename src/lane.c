@@ -155,7 +155,10 @@ static pqp_stmt *flight_shift(pqp_lane *l)
 static void finish_head(pqp_lane *l)
 {
     pqp_stmt *m = flight_shift(l);
-    finish(l, m, m->result_is_error ? PQPOOL_ESERVER : PQPOOL_OK, PQPOOL_DONE);
+    if (l->tainted && !m->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
+        finish(l, m, PQPOOL_ELOST, PQPOOL_UNKNOWN);
+    else
+        finish(l, m, m->result_is_error ? PQPOOL_ESERVER : PQPOOL_OK, PQPOOL_DONE);
 }
 
 /* Nothing of these was sent; their owners may try another lane. */
@@ -231,6 +234,7 @@ static void collect(pqp_lane *l)
             break;
         case PQP_NEXT_STATE:
             condemn(l, "a statement changed the state of its session");
+            l->tainted = l->flight.head->taints = true;
             keep(l, l->flight.head, a.result, false);
             break;
         case PQP_NEXT_RESULT:
@@ -301,6 +305,7 @@ static bool send_one(pqp_lane *l, pqp_stmt *m)
         return true;
     }
     bool unsure = sent == PQP_SENT_NO_SYNC && m->commits_itself;
+    m->send_refused = l->tp->alive(&l->wire);
     pqp_lane_pump(l, true); /* the server may have said why */
     lose(l, NULL);
     finish(l, m, PQPOOL_ELOST, unsure ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT);
@@ -425,7 +430,7 @@ void pqp_lane_open(pqp_lane *l, int window)
 {
     pqp_lane_lock(l);
     l->window = window;
-    l->dead = l->condemned = l->want_write = false;
+    l->dead = l->condemned = l->tainted = l->want_write = false;
     l->ends = 0;
     l->undriven_since = PQP_NEVER;
     pqp_error_clear(&l->why);

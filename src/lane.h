@@ -39,8 +39,10 @@ typedef struct pqp_stmt {
     struct pqp_call *call;   /* NULL: the owner has left; dropped when its turn is over */
     pqp_stmt_state state;
     bool given_up; /* its deadline passed while it was in flight: it keeps its place, its answer is dropped */
-    bool headed_loss; /* it was the head when the connection went without a FATAL */
-    PGresult *result; /* first error of the unit, else its last result; the owner's once DONE */
+    bool send_refused; /* libpq would not take it, though the connection lived: it will not elsewhere */
+    bool taints;       /* its command changed the session: what ran behind it did so in a state not its own */
+    bool headed_loss;  /* it was the head when the connection went without a FATAL */
+    PGresult *result;  /* first error of the unit, else its last result; the owner's once DONE */
     bool result_is_error;
     pqpool_code code; /* OK or ESERVER: result is the answer; else why there is none */
     pqpool_outcome outcome;
@@ -95,6 +97,7 @@ typedef struct pqp_lane {
     bool driver_awake;       /* he holds the lock, and will look at his call before he sleeps */
     bool kick;               /* the driver must look again */
     bool orphaned;           /* the keeper must be told that it drives */
+    bool tainted;            /* a statement that taints has been seen */
     bool condemned;          /* takes and sends nothing more, drains, is closed */
     bool dead;               /* the connection is gone; nothing is in it any more */
     int ends;                /* NULLs since the last result */

@@ -24,11 +24,11 @@ static const char *examine(pqpool *p, pqp_slot *slot, bool test, pqp_time deadli
 
 pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease, pqpool_error *err)
 {
-    uint64_t ticket = 0;
+    pqp_turn turn = {0};
     *lease = (pqpool_lease){0};
     for (;;) {
         pqp_slot *slot;
-        pqpool_code code = pqp_admission_wait(p, PQP_WANT_LEASE, deadline, &ticket, &slot, err);
+        pqpool_code code = pqp_admission_wait(p, PQP_WANT_LEASE, deadline, &turn, &slot, err);
         if (code != PQPOOL_OK)
             return code;
         pqp_pool_lock(p);

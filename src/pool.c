@@ -497,7 +497,8 @@ static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
 {
     pqp_time now = pqp_now();
-    /* One that began before another failed says nothing new: a server with room for one more is still full. */
+    /* One that began before another failed says nothing new: a server with room for one more is still full.
+     */
     if (slot->since >= p->failed_at)
         p->failures = 0;
     p->refused = false;

@@ -10,23 +10,24 @@ void pqp_waiter_fini(void *waiter)
     pqp_parker_fini(&((pqp_waiter *)waiter)->parker);
 }
 
-uint64_t pqp_queue_ticket(pqp_queue *q)
+void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now)
 {
-    return ++q->tickets;
+    if (turn->ticket == 0)
+        *turn = (pqp_turn){.ticket = ++q->tickets, .since = now};
 }
 
-void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, uint64_t ticket, pqp_time now)
+void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_turn turn)
 {
     w->want = want;
-    w->ticket = ticket;
-    w->since = now;
+    w->ticket = turn.ticket;
+    w->since = turn.since;
     w->queued = true;
     w->announced = false;
     w->word = PQP_PARKED;
     w->grant = NULL;
     /* Nearly always the end at once: only who comes back has an old ticket. */
     pqp_waiter *before = q->list[want].tail;
-    while (before && before->ticket > ticket)
+    while (before && before->ticket > turn.ticket)
         before = before->link.prev;
     pqp_waiter_list_insert(&q->list[want], before, w);
 }

@@ -45,12 +45,16 @@ typedef struct pqp_queue {
 int pqp_waiter_init(void *waiter); /* for a depot */
 void pqp_waiter_fini(void *waiter);
 
-/* A number for one who has come; lower ones are served first. */
-uint64_t pqp_queue_ticket(pqp_queue *q);
+/* A place in the order: given when somebody comes, and kept when he was served something unusable. */
+typedef struct pqp_turn {
+    uint64_t ticket; /* 0: not given yet; lower ones are served first */
+    pqp_time since;
+} pqp_turn;
 
-/* Stands where his ticket puts him: at the end, or further in front when he was served something unusable and
- * comes back with the ticket he had. */
-void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, uint64_t ticket, pqp_time now);
+void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now); /* unless he has one */
+
+/* Stands where his turn puts him: at the end, or further in front when he comes back. */
+void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_turn turn);
 void pqp_queue_leave(pqp_queue *q, pqp_waiter *w);
 
 /* Whose turn it is, if sharers are to be served too (false: lease callers only); NULL: nobody's. */

@@ -7,6 +7,10 @@
 #define MESSAGE_MAX ((size_t)1 << 30)
 enum { PARAMS_MAX = 65535 };
 
+/* While a statement is copied and sent, everybody on its connection waits. A lease's user waits only for
+ * himself. */
+enum { SHARED_BYTES_MAX = 16 * 1024 * 1024 };
+
 /* A run of one statement or a group, over as many lanes as it takes. */
 typedef struct run {
     pqpool *pool;
@@ -39,6 +43,21 @@ static void note_code(run *r, int index, pqpool_code code)
 
 /* ---- checking: all of it before anything is sent ---- */
 
+static pqpool_code check_bytes(size_t bytes, pqpool_error *err)
+{
+    if (bytes >= MESSAGE_MAX)
+        return pqp_refuse(err, PQPOOL_ETOOBIG,
+                          "the statement and its parameters are 1 GB or more, which the server "
+                          "refuses");
+    if (bytes > SHARED_BYTES_MAX)
+        return pqp_refuse(
+            err, PQPOOL_ETOOBIG,
+            "the statement and its parameters are %zu bytes; a shared connection takes %d, so that "
+            "the others on it need not wait; take a lease for it",
+            bytes, SHARED_BYTES_MAX);
+    return PQPOOL_OK;
+}
+
 static pqpool_code check_params(const pqpool_stmt *s, size_t *bytes, pqpool_error *err)
 {
     if (s->n_params < 0 || s->n_params > PARAMS_MAX)
@@ -63,11 +82,9 @@ static pqpool_code check_params(const pqpool_stmt *s, size_t *bytes, pqpool_erro
                               i + 1);
         *bytes += length;
         if (*bytes >= MESSAGE_MAX)
-            return pqp_refuse(err, PQPOOL_ETOOBIG,
-                              "the statement and its parameters are 1 GB or more, which the server "
-                              "refuses");
+            break;
     }
-    return PQPOOL_OK;
+    return check_bytes(*bytes, err);
 }
 
 static pqpool_code check_stmt(const pqpool_stmt *s, pqp_stmt *m, pqpool_error *err)
@@ -154,7 +171,7 @@ static pqp_lane *choose(pqpool *p, pqp_time now)
 static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_error *err)
 {
     pqpool *p = r->pool;
-    uint64_t ticket = 0;
+    pqp_turn turn = {0};
     for (;;) {
         pqp_slot *slot;
         pqp_time now = pqp_now();
@@ -163,7 +180,7 @@ static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_
         if ((*lane = choose(p, now)))
             return PQPOOL_OK;
         pqpool_code code =
-            pqp_admission_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &ticket, &slot, err);
+            pqp_admission_wait(p, PQP_WANT_SHARE, PQP_MIN(deadline, r->unsent_deadline), &turn, &slot, err);
         if (code != PQPOOL_OK)
             return code;
         if (slot) {
@@ -182,7 +199,7 @@ static pqpool_code find_lane(run *r, pqp_time deadline, pqp_lane **lane, pqpool_
  */
 static bool may_repeat(const run *r, const pqp_stmt *m, pqp_time now)
 {
-    if (m->code != PQPOOL_ELOST || pqp_load(&r->pool->closed) || now >= m->deadline)
+    if (m->code != PQPOOL_ELOST || m->send_refused || pqp_load(&r->pool->closed) || now >= m->deadline)
         return false;
     if (m->outcome == PQPOOL_NOT_SENT || m->outcome == PQPOOL_NOT_RUN)
         return now < r->unsent_deadline;
@@ -190,33 +207,50 @@ static bool may_repeat(const run *r, const pqp_stmt *m, pqp_time now)
            (m->request->flags & (PQPOOL_READ_ONLY | PQPOOL_IDEMPOTENT));
 }
 
+/* The outcome for the caller: a statement that was sent before and is now called unsent may still have run
+ * then. */
+static pqpool_outcome outcome_of(const pqp_stmt *m, pqpool_outcome last)
+{
+    return m->repeated && last != PQPOOL_DONE ? PQPOOL_UNKNOWN : last;
+}
+
+static void report_server_error(const pqp_stmt *m, pqpool_error *err)
+{
+    const char *text = PQresultErrorMessage(m->result);
+    size_t length = strlen(text);
+    while (length > 0 && text[length - 1] == '\n')
+        length--;
+    pqp_fail(err, PQPOOL_ESERVER, PQPOOL_DONE, "%.*s", (int)length, text);
+    pqp_error_sqlstate(err, PQresultErrorField(m->result, PG_DIAG_SQLSTATE));
+}
+
 static void report(run *r, const pqp_lane *lane, pqp_stmt *m)
 {
     pqpool_error *err = error_at(r, m->index);
     if (!m->given_up) /* one given up is still the lane's: only its code and outcome are ours to read */
         r->results[m->index] = m->result;
+    if (m->code == PQPOOL_ELOST && m->outcome == PQPOOL_NOT_SENT && pqp_load(&r->pool->closed))
+        m->code = PQPOOL_ECLOSED;
     note_code(r, m->index, m->code);
     switch (m->code) {
     case PQPOOL_OK:
         pqp_error_clear(err);
         break;
-    case PQPOOL_ESERVER: {
-        const char *text = PQresultErrorMessage(m->result);
-        size_t length = strlen(text);
-        while (length > 0 && text[length - 1] == '\n')
-            length--;
-        pqp_fail(err, PQPOOL_ESERVER, PQPOOL_DONE, "%.*s", (int)length, text);
-        pqp_error_sqlstate(err, PQresultErrorField(m->result, PG_DIAG_SQLSTATE));
+    case PQPOOL_ESERVER:
+        report_server_error(m, err);
         break;
-    }
+    case PQPOOL_ECLOSED:
+        pqp_fail(err, m->code, outcome_of(m, m->outcome),
+                 "the pool was closed before the statement was sent");
+        break;
     case PQPOOL_ETIMEDOUT:
-        pqp_fail(err, m->code, m->outcome, "%s",
+        pqp_fail(err, m->code, outcome_of(m, m->outcome), "%s",
                  m->outcome == PQPOOL_NOT_SENT
                      ? "the deadline passed before the statement was sent: the shared connections had no room"
                      : "the deadline passed while the statement was running; it may have run, or may still");
         break;
     default:
-        pqp_fail(err, m->code, m->outcome, "the connection was lost: %s", lane->why.message);
+        pqp_fail(err, m->code, outcome_of(m, m->outcome), "the connection was lost: %s", lane->why.message);
         pqp_error_sqlstate(err, lane->why.sqlstate);
         break;
     }
@@ -232,6 +266,7 @@ static void fail_members(run *r, pqp_stmt *members, const pqpool_error *why)
         note_code(r, m->index, (pqpool_code)why->code);
         if (err) {
             *err = *why;
+            err->outcome = (int32_t)outcome_of(m, (pqpool_outcome)why->outcome);
             err->row = m->index;
         }
     }

@@ -15,7 +15,7 @@ typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's ow
 
 typedef enum {
     PQP_SENT_WHOLE,   /* the statement and its Sync are on their way */
-    PQP_SENT_NOTHING, /* refused before anything was handed over */
+    PQP_SENT_NOTHING, /* refused: not so much of it was taken that it could run */
     PQP_SENT_NO_SYNC, /* the statement was handed over but not its Sync: it can't commit */
 } pqp_sent;
 

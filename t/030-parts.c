@@ -160,20 +160,22 @@ static void queues(void)
 {
     pqp_queue q = {0};
     pqp_waiter w[5] = {0};
-    uint64_t tickets[5];
+    pqp_turn turns[5] = {0};
     for (int i = 0; i < 4; i++) {
-        tickets[i] = pqp_queue_ticket(&q);
-        pqp_queue_enter(&q, &w[i], i == 1 || i == 2 ? PQP_WANT_SHARE : PQP_WANT_LEASE, tickets[i], i);
+        pqp_queue_take_turn(&q, &turns[i], i);
+        pqp_queue_enter(&q, &w[i], i == 1 || i == 2 ? PQP_WANT_SHARE : PQP_WANT_LEASE, turns[i]);
     }
     ok(pqp_queue_first(&q, true) == &w[0], "A3: who came first is first");
     pqp_queue_leave(&q, &w[0]);
     ok(pqp_queue_first(&q, true) == &w[1], "A3: then who came next, whatever he wants");
     ok(pqp_queue_first(&q, false) == &w[3], "if sharers have no need, the first lease caller is");
-    pqp_queue_enter(&q, &w[4], PQP_WANT_LEASE, pqp_queue_ticket(&q), 5);
-    pqp_queue_enter(&q, &w[0], PQP_WANT_LEASE, tickets[0], 6);
+    pqp_queue_take_turn(&q, &turns[4], 5);
+    pqp_queue_enter(&q, &w[4], PQP_WANT_LEASE, turns[4]);
+    pqp_queue_take_turn(&q, &turns[0], 6);
+    pqp_queue_enter(&q, &w[0], PQP_WANT_LEASE, turns[0]);
     ok(pqp_queue_first(&q, true) == &w[0], "A3: who was served something broken stands where he stood");
     pqp_queue_leave(&q, &w[3]);
-    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, tickets[3], 7);
+    pqp_queue_enter(&q, &w[3], PQP_WANT_LEASE, turns[3]);
     pqp_queue_leave(&q, &w[0]);
     ok(pqp_queue_first(&q, false) == &w[3], "A3: also in the middle of the line");
     for (int i = 1; i < 5; i++)
