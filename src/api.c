@@ -110,7 +110,9 @@ pqpool_code pqpool_close(pqpool *pool, int drain_ms)
         return code;
     if (drain_ms < PQPOOL_DEFAULT)
         return PQPOOL_EINVAL;
-    return pqp_life_close(pool, drain_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : drain_ms);
+    pqp_life_enter(pool);
+    int64_t ms = drain_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : drain_ms;
+    return pqp_life_leave(pool, pqp_life_close(pool, ms));
 }
 
 pqpool_code pqpool_free(pqpool *pool)
@@ -132,6 +134,7 @@ pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpo
     int row = pqp_options_find(option);
     if (row >= 0 && !pqp_options_row(row)->changeable)
         return pqp_refuse(err, PQPOOL_EINVAL, "option %s is fixed once the pool is open", option);
+    pqp_life_enter(pool);
     pqp_pool_lock(pool);
     pqp_options options = pool->options;
     code = pqp_options_set(&options, option, value, err);
@@ -140,7 +143,7 @@ pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpo
     if (code == PQPOOL_OK)
         code = pqp_pool_reconfigure_locked(pool, &options, err);
     pqp_pool_unlock(pool);
-    return code;
+    return pqp_life_leave(pool, code);
 }
 
 pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
@@ -150,10 +153,11 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
         return code;
     if (!option || (!buf && size > 0))
         return PQPOOL_EINVAL;
+    pqp_life_enter(pool);
     pqp_pool_lock(pool);
     pqp_options options = pool->options;
     pqp_pool_unlock(pool);
-    return pqp_options_print(&options, option, buf, size);
+    return pqp_life_leave(pool, pqp_options_print(&options, option, buf, size));
 }
 
 const char *pqpool_name(const pqpool *pool)
@@ -169,12 +173,13 @@ pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats)
     if (!stats || stats->size < sizeof stats->size)
         return PQPOOL_EINVAL;
     pqpool_stats_data all;
+    pqp_life_enter(pool);
     pqp_pool_lock(pool);
     pqp_pool_stats_locked(pool, &all);
     pqp_pool_unlock(pool);
     all.size = stats->size;
     memcpy(stats, &all, PQP_MIN(stats->size, sizeof all));
-    return PQPOOL_OK;
+    return pqp_life_leave(pool, PQPOOL_OK);
 }
 
 /* ---- lease ---- */
@@ -197,15 +202,20 @@ pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *le
                           "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
                           timeout_ms);
     int64_t ms = timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms;
-    return pqp_lease_acquire(pool, pqp_deadline(pqp_now(), ms), lease, err);
+    pqp_life_enter(pool);
+    return pqp_life_leave(pool, pqp_lease_acquire(pool, pqp_deadline(pqp_now(), ms), lease, err));
 }
 
 static pqpool_code end_lease(pqpool_lease *lease, bool discard)
 {
     if (!lease || !lease->pool || !lease->conn)
         return PQPOOL_EINVAL;
-    pqpool_code code = pqp_life_check(lease->pool, NULL);
-    return code == PQPOOL_OK ? pqp_lease_end(lease->pool, lease, discard) : code;
+    pqpool *pool = lease->pool;
+    pqpool_code code = pqp_life_check(pool, NULL);
+    if (code != PQPOOL_OK)
+        return code;
+    pqp_life_enter(pool);
+    return pqp_life_leave(pool, pqp_lease_end(pool, lease, discard));
 }
 
 pqpool_code pqpool_release(pqpool_lease *lease)
@@ -256,7 +266,8 @@ PGresult *pqpool_exec_stmt(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *
     }
     if (check_size(stmt, 1, err) != PQPOOL_OK)
         return NULL;
-    if (pqp_share_run(pool, stmt, 1, &result, err) != PQPOOL_OK && err)
+    pqp_life_enter(pool);
+    if (pqp_life_leave(pool, pqp_share_run(pool, stmt, 1, &result, err)) != PQPOOL_OK && err)
         err->row = -1; /* it is no group */
     return result;
 }
@@ -295,8 +306,10 @@ pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpoo
                           (int)mode);
     if (code == PQPOOL_OK)
         code = check_size(stmts, n, &why);
-    if (code == PQPOOL_OK)
-        return pqp_share_run(pool, stmts, n, results, errors);
+    if (code == PQPOOL_OK) {
+        pqp_life_enter(pool);
+        return pqp_life_leave(pool, pqp_share_run(pool, stmts, n, results, errors));
+    }
     for (int i = 0; i < n; i++) {
         if (results)
             results[i] = NULL;

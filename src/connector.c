@@ -30,6 +30,16 @@ static void log_failure(pqpool *p, const pqpool_error *why)
             *why->sqlstate ? " (SQLSTATE " : "", why->sqlstate, *why->sqlstate ? ")" : "");
 }
 
+/* Runs on_connect, but not for a pool that has been closed meanwhile: its hooks' memory may be gone. */
+static pqpool_code set_up(pqp_job *job, PGconn *conn, pqpool_error *why)
+{
+    pqp_pool_lock(job->pool);
+    bool wanted = !job->orphaned && !job->pool->closing;
+    pqp_pool_unlock(job->pool);
+    const char *flaw = wanted ? pqp_session_set_up(conn, &job->pool->events) : NULL;
+    return flaw ? pqp_refuse(why, PQPOOL_ECONNECT, "%s", flaw) : PQPOOL_OK;
+}
+
 static void connect_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
@@ -38,8 +48,17 @@ static void connect_slot(pqp_job *job)
     PGconn *conn = NULL;
     pqp_pool_lock(p);
     pqp_time deadline = job->slot->since + p->options.connect_timeout * PQP_MS;
+    bool wanted = !p->closing;
     pqp_pool_unlock(p);
-    pqpool_code code = pqp_session_connect(&p->target, &p->events, deadline, &conn, &for_good, &why);
+    pqpool_code code = PQPOOL_ECLOSED;
+    if (wanted)
+        code = pqp_session_connect(&p->target, &p->events, deadline, &conn, &for_good, &why);
+    if (code == PQPOOL_OK)
+        code = set_up(job, conn, &why);
+    if (code != PQPOOL_OK) {
+        PQfinish(conn);
+        conn = NULL;
+    }
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
     if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */
@@ -251,7 +270,9 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
             continue;
         }
         pqpool_error why;
-        pqp_refuse(&why, PQPOOL_ECONNECT, "resolving the server's name took longer than connect_timeout");
+        pqp_refuse(&why, PQPOOL_ECONNECT,
+                   "no connection within connect_timeout: a resolver, the server or the on_connect hook "
+                   "holds it up");
         s->job->orphaned = true;
         p->jobs--;
         pqp_pool_connect_failed_locked(p, s, &why, false);

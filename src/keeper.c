@@ -10,7 +10,10 @@ enum { EVENTS_AT_ONCE = 64 };
 
 #define USUAL_WATCH (EPOLLRDHUP | EPOLLET) /* silent as long as the connection lives */
 #define THREAD_RETRY (100 * PQP_MS)        /* when the system has no thread for us */
-#define SUSPECT_LOOK (5 * PQP_MS)          /* at a lane that hung up while a caller drove it */
+#define TLS_LOOK (10 * PQP_MS)             /* at a TLS lane we drive: transport.c says why */
+#define STUCK_LOOK (1 * PQP_SECOND)  /* at a lane on which nobody waits any more for what is in flight */
+#define STUCK_TIME (10 * PQP_SECOND) /* it has this long to end what its callers have given up */
+#define SUSPECT_LOOK (5 * PQP_MS)    /* at a lane that hung up while a caller drove it */
 #ifdef PQP_WATCHDOG
 #define LONGEST_SLEEP (50 * PQP_MS)
 #else
@@ -87,9 +90,23 @@ static void watch(pqpool *p, pqp_slot *s, int fd, uint32_t events)
     s->watched = events;
 }
 
+/* A frozen server must not hold a place for ever: what it still does, its callers have been told is UNKNOWN.
+ */
+static void cut_when_stuck(pqp_slot *s, bool stuck)
+{
+    pqp_time now = pqp_now();
+    if (!stuck)
+        s->stuck_since = 0;
+    else if (s->stuck_since == 0)
+        s->stuck_since = now;
+    else if (now - s->stuck_since > STUCK_TIME)
+        pqp_lane_cut(s->lane, "it did not answer after all its callers had given up");
+}
+
 static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
 {
     pqp_tended t = pqp_lane_tend(s->lane, ready);
+    cut_when_stuck(s, t.stuck && !t.dead);
     bool mine = t.mine && !t.dead;
     if (t.looked || t.dead)
         pqp_store(&s->suspect, 0);
@@ -120,8 +137,8 @@ typedef struct lane_ref {
 
 /* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them
  * out of these states. That a socket hung up is told once; as long as a caller drives, it is his to find, but
- * he may have his answer and go before he does. Returns whether there is such a lane. */
-static bool tend_lanes(pqpool *p)
+ * he may have his answer and go before he does. Returns how soon to look again. */
+static pqp_time tend_lanes(pqpool *p)
 {
     lane_ref lanes[2 * PQP_LANES_MAX];
     int n = 0;
@@ -131,12 +148,19 @@ static bool tend_lanes(pqpool *p)
         for (pqp_slot *s = p->slots.in [states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
             lanes[n++] = (lane_ref){s, s->fd};
     pqp_pool_unlock(p);
-    bool suspect = false;
+    pqp_time soon = PQP_NEVER;
     for (int i = 0; i < n; i++) {
-        tend_lane(p, lanes[i].slot, lanes[i].fd, pqp_load(&lanes[i].slot->suspect));
-        suspect |= pqp_load(&lanes[i].slot->suspect);
+        pqp_slot *s = lanes[i].slot;
+        bool tls = s->watched && s->lane->wire.tls;
+        tend_lane(p, s, lanes[i].fd, tls || pqp_load(&s->suspect));
+        if (pqp_load(&s->suspect))
+            soon = PQP_MIN(soon, SUSPECT_LOOK);
+        else if (s->watched && s->lane->wire.tls)
+            soon = PQP_MIN(soon, TLS_LOOK);
+        else if (s->stuck_since)
+            soon = PQP_MIN(soon, STUCK_LOOK);
     }
-    return suspect;
+    return soon;
 }
 
 /* A connection's socket has something to say: the server hung up, or it is a lane we drive. */
@@ -167,9 +191,9 @@ static pqp_time housekeep(pqpool *p, bool *stop)
         retire_idle(p, now);
         probe_idle(p, now);
         retire_lanes(p, now);
-        pqp_connector_give_up_stuck_locked(p, now);
         pqp_pool_due_locked(p, now + p->options.keeper_interval * PQP_MS);
     }
+    pqp_connector_give_up_stuck_locked(p, now);
     pqp_pool_settle_locked(p);
     pqp_time due = PQP_MIN(p->due, now > PQP_NEVER - LONGEST_SLEEP ? PQP_NEVER : now + LONGEST_SLEEP);
     p->kick = false; /* what it asks for is being done */
@@ -187,8 +211,9 @@ static void *keep(void *arg)
         pqp_time due = housekeep(p, &stop);
         if (!pqp_connector_start(p))
             due = PQP_MIN(due, pqp_now() + THREAD_RETRY);
-        if (tend_lanes(p))
-            due = PQP_MIN(due, pqp_now() + SUSPECT_LOOK);
+        pqp_time soon = tend_lanes(p);
+        if (soon != PQP_NEVER)
+            due = PQP_MIN(due, pqp_now() + soon);
         int n = stop ? 0 : epoll_wait(p->epoll_fd, events, EVENTS_AT_ONCE, pqp_poll_ms(due, pqp_now()));
         for (int i = 0; i < n; i++) {
             eventfd_t ignored;

@@ -482,6 +482,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         .dead = l->dead,
         .condemned = l->condemned,
     };
+    t.stuck = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && l->flight.head;
     t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
                !l->backlog.head && !l->flight.head;
     pqp_lane_unlock(l, NULL);
@@ -494,12 +495,4 @@ void pqp_lane_cut(pqp_lane *l, const char *reason)
     condemn(l, reason);
     lose(l, NULL);
     pqp_lane_unlock(l, NULL);
-}
-
-bool pqp_lane_is_cut(pqp_lane *l)
-{
-    pqp_lane_lock(l);
-    bool dead = l->dead;
-    pqp_lane_unlock(l, NULL);
-    return dead;
 }

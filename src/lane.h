@@ -137,6 +137,7 @@ typedef struct pqp_tended {
     bool mine;       /* the keeper drives: watch the socket */
     bool looked;     /* no caller drives, and what the socket had was taken in */
     bool want_write; /* ... for writing too */
+    bool stuck;      /* nobody waits for what is in flight, and nothing new is taken */
     bool vacant;     /* takes nothing new and is empty: may leave the LANE state */
     bool dead;
     bool condemned;
@@ -145,6 +146,5 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready);
 
 /* Fails everything that is left, as when the connection is lost. */
 void pqp_lane_cut(pqp_lane *l, const char *reason);
-bool pqp_lane_is_cut(pqp_lane *l); /* the connection is gone, one way or the other */
 
 #endif

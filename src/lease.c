@@ -41,7 +41,10 @@ pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease,
             return PQPOOL_OK;
         }
         pqp_pool_lock(p);
-        pqp_pool_scrap_locked(p, slot, flaw);
+        if (pqp_load(&slot->suspect))
+            pqp_pool_scrap_locked(p, slot, flaw);
+        else
+            pqp_pool_reject_locked(p, slot, flaw);
         pqp_pool_unlock(p);
         if (pqp_now() >= deadline)
             return pqp_refuse(err, PQPOOL_ETIMEDOUT,

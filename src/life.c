@@ -37,6 +37,17 @@ pqpool_code pqp_life_check(const pqpool *p, pqpool_error *err)
     return PQPOOL_OK;
 }
 
+void pqp_life_enter(pqpool *p)
+{
+    pqp_add(&p->calls_inside, 1);
+}
+
+pqpool_code pqp_life_leave(pqpool *p, pqpool_code code)
+{
+    pqp_sub(&p->calls_inside, 1);
+    return code;
+}
+
 /* ---- opening ---- */
 
 /* Options that this version checks and keeps but does not act on: whoever sets one should know. */
@@ -103,20 +114,24 @@ static void stop_taking(pqpool *p)
     pqp_pool_fail_waiters_locked(p, &why);
     for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
         pqp_pool_drain_locked(p, s);
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_CONNECTING].head, *next; s; s = next) {
+        next = s->link.next;
+        if (!s->job) /* not begun yet */
+            pqp_slot_move(&p->slots, s, PQP_SLOT_EMPTY, pqp_now());
+    }
 }
 
 static void cut_lanes(pqpool *p)
 {
-    for (;;) {
-        pqp_pool_lock(p);
-        pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head;
-        while (s && pqp_lane_is_cut(s->lane))
-            s = s->link.next;
-        pqp_pool_unlock(p);
-        if (!s)
-            return;
-        pqp_lane_cut(s->lane, "the pool was closed");
-    }
+    pqp_lane *lanes[2 * PQP_LANES_MAX];
+    int n = 0;
+    pqp_pool_lock(p);
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head; s && n < (int)PQP_COUNT_OF(lanes);
+         s = s->link.next)
+        lanes[n++] = s->lane;
+    pqp_pool_unlock(p);
+    for (int i = 0; i < n; i++) /* lanes outlive their connections */
+        pqp_lane_cut(lanes[i], "the pool was closed");
 }
 
 pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
@@ -144,8 +159,7 @@ pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
 pqpool_code pqp_life_free(pqpool *p)
 {
     pqp_pool_lock(p);
-    bool busy =
-        p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_depot_out(&p->waiters) + pqp_depot_out(&p->calls) > 0;
+    bool busy = p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_load(&p->calls_inside) > 0;
     pqp_pool_unlock(p);
     if (busy)
         return PQPOOL_EBUSY;

@@ -15,4 +15,8 @@ pqpool_code pqp_life_free(pqpool *p);
 /* Whether p is a pool, and of this process: else EINVAL or EFORKED. */
 pqpool_code pqp_life_check(const pqpool *p, pqpool_error *err) PQP_MUSTCHECK;
 
+/* A call that was checked begins to work in the pool, and ends: a pool with a call in it is not freed. */
+void pqp_life_enter(pqpool *p);
+pqpool_code pqp_life_leave(pqpool *p, pqpool_code code); /* returns code */
+
 #endif

@@ -114,6 +114,7 @@ no_pool:
 static void destroy(pqpool *p)
 {
     for (int i = 0; i < p->slots.count; i++) {
+        pqp_session_close(p->slots.all[i]->conn); /* what an errand gave back when the keeper had ended */
         pqp_lane *lane = p->slots.all[i]->lane;
         if (!lane)
             continue;
@@ -233,10 +234,10 @@ void pqp_pool_stats_locked(pqpool *p, pqpool_stats_data *out)
         .shared_grown = p->shared_grown,
         .events_dropped = pqp_events_dropped(&p->events),
     };
-    for (int i = 0; i < PQP_LANES_MAX; i++) {
-        pqp_lane *lane = pqp_load(&p->lanes[i]);
-        out->statements += lane ? pqp_load(&lane->load) : 0;
-    }
+    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
+    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
+        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s; s = s->link.next)
+            out->statements += pqp_load(&s->lane->load);
 }
 
 /* ---- moving ---- */
@@ -278,6 +279,16 @@ static void close_slot(pqpool *p, pqp_slot *slot, const char *reason, pqp_time n
 void pqp_pool_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason)
 {
     close_slot(p, slot, reason, pqp_now());
+}
+
+void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, const char *reason)
+{
+    pqp_time now = pqp_now();
+    close_slot(p, slot, reason, now);
+    p->failures++;
+    p->failed_at = now;
+    p->next_attempt = now + pqp_jitter(RETRY_WAITED, 20);
+    pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", reason);
 }
 
 static void start_sharing(pqpool *p, pqp_slot *slot, pqp_time now)
@@ -571,9 +582,12 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
     p->kick = true; /* the server may have hung up meanwhile */
     mind_age(p, slot, slot->quiet_since);
     int i = 0;
-    while (pqp_load(
-        &p->lanes[i])) /* never full: lanes_limit <= PQP_LANES_MAX, and leaving clears the place first */
+    while (i < PQP_LANES_MAX && pqp_load(&p->lanes[i]))
         i++;
+    if (i == PQP_LANES_MAX) { /* lost ones keep their places until they are empty */
+        pqp_pool_drain_locked(p, slot);
+        return;
+    }
     pqp_store(&p->lanes[i], slot->lane);
     if (i >= pqp_load(&p->n_lanes_top))
         pqp_store(&p->n_lanes_top, i + 1);
@@ -581,6 +595,8 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
         w->grant =
             pqp_lane_pin(slot->lane) ? slot : NULL; /* or a lease would take it away before he is awake */
         wake_waiter(p, w, PQP_WORD_GRANTED);
+        if (w->announced)
+            pqp_pool_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, (pqp_now() - w->since) / 1000, NULL);
     }
 }
 

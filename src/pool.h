@@ -43,8 +43,9 @@ struct pqpool {
     _Atomic int n_lanes_top;        /* no lane at or beyond this index */
     _Atomic int64_t pressure_since; /* ns; 0: none */
     _Atomic int64_t acquire_timeout_ms, statement_timeout_ms, slow_ms, lanes_limit; /* mirrors of options */
-    _Atomic int closed;                                                             /* mirrors closing */
-    _Atomic int lane_wanted; /* a lease waits until the last lane is idle: settle when it is */
+    _Atomic int calls_inside; /* exported functions running in it */
+    _Atomic int closed;       /* mirrors closing */
+    _Atomic int lane_wanted;  /* a lease waits until the last lane is idle: settle when it is */
 
     pqp_mutex mu;
     /* guarded by mu */
@@ -85,8 +86,10 @@ void pqp_pool_due_locked(pqpool *p, pqp_time at); /* the keeper must look at thi
 pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket);
 /* Lanes a caller may bind himself to; a lost one keeps its slot until its last caller has gone. */
 int pqp_pool_lanes_open_locked(const pqpool *p);
-/* The slot served to this caller was no good: closes it. */
+/* Closes a slot's connection. */
 void pqp_pool_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason);
+/* The same for one that a check refused: the next connect waits a little, as after one that failed. */
+void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, const char *reason);
 
 void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why);
 

@@ -332,13 +332,28 @@ pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time de
         code = open_conn(a, t->expand_dbname, deadline, conn, for_good, err);
     attempt_fini(a);
     free(a);
-    if (code == PQPOOL_OK && ev->hooks.on_connect && ev->hooks.on_connect(*conn, ev->hooks.arg) != 0)
-        code = pqp_refuse(err, PQPOOL_ECONNECT, "the on_connect hook failed");
     if (code != PQPOOL_OK) {
         PQfinish(*conn);
         *conn = NULL;
     }
     return code;
+}
+
+const char *pqp_session_set_up(PGconn *conn, pqp_events *ev)
+{
+    if (!ev->hooks.on_connect)
+        return NULL;
+    if (ev->hooks.on_connect(conn, ev->hooks.arg) != 0)
+        return "the on_connect hook failed";
+    /* Left open, it would take in whatever runs next, and roll it back. */
+    return PQtransactionStatus(conn) == PQTRANS_IDLE
+               ? NULL
+               : "the on_connect hook left a transaction or a statement open";
+}
+
+void pqp_session_close(PGconn *conn)
+{
+    PQfinish(conn);
 }
 
 /* ---- asking ---- */
@@ -380,6 +395,12 @@ bool pqp_session_lives(PGconn *conn)
 const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction)
 {
     *open_transaction = false;
+    /* What its user set on the PGconn, and not in the session, would speak to him, or reach into his memory.
+     */
+    PQsetNoticeReceiver(conn, quiet_notice, NULL);
+    PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
+    PQsetErrorContextVisibility(conn, PQSHOW_CONTEXT_ERRORS);
+    PQuntrace(conn);
     if (PQstatus(conn) != CONNECTION_OK)
         return "the connection was lost";
     if (PQsocket(conn) != fd || PQbackendPID(conn) != backend_pid)
@@ -425,7 +446,7 @@ bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool
     for (const char *const *sql = level == PQP_RESET_CLEAN ? clean : undone ? discard : nothing; *sql; sql++)
         if (!pqp_session_run(conn, *sql, deadline))
             return false;
-    return !undone || !ev->hooks.on_connect || ev->hooks.on_connect(conn, ev->hooks.arg) == 0;
+    return !undone || !pqp_session_set_up(conn, ev);
 }
 
 const char *pqp_session_share(PGconn *conn)
@@ -433,6 +454,8 @@ const char *pqp_session_share(PGconn *conn)
     const char *strings = PQparameterStatus(conn, "standard_conforming_strings");
     if (strings && strcmp(strings, "on") != 0)
         return "standard_conforming_strings is off: statements could not be told apart safely";
+    if (PQtransactionStatus(conn) != PQTRANS_IDLE)
+        return "a transaction is open on it";
     if (PQsetnonblocking(conn, 1) != 0 || !PQenterPipelineMode(conn))
         return "libpq could not enter pipeline mode";
     return NULL;

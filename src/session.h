@@ -31,12 +31,17 @@ bool pqp_target_name(const pqp_target *t, char *buf, size_t size) PQP_MUSTCHECK;
 bool pqp_target_value(const pqp_target *t, const char *keyword, char **value) PQP_MUSTCHECK;
 
 /*
- * Connects and runs on_connect. On failure err has ECONNECT, the server's own words, and its SQLSTATE if it
+ * Connects. On failure err has ECONNECT, the server's own words, and its SQLSTATE if it
  * spoke; *for_good tells that trying again can't help until somebody changes something (login refused,
  * database unknown).
  */
 pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time deadline, PGconn **conn,
                                 bool *for_good, pqpool_error *err) PQP_MUSTCHECK;
+
+/* Runs on_connect. NULL, or why the connection can't be used. */
+const char *pqp_session_set_up(PGconn *conn, pqp_events *ev);
+
+void pqp_session_close(PGconn *conn); /* may block; NULL is allowed */
 
 /* Runs SQL without parameters, several statements if need be. False: failed, or not in time. */
 bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline) PQP_MUSTCHECK;

@@ -48,6 +48,7 @@ typedef struct pqp_slot {
     pqp_time probed;      /* when the server last was known to answer */
     pqp_time quiet_since; /* of LANE: no statement since, as far as the keeper has seen */
     int64_t served;       /* of LANE: its count at that look */
+    pqp_time stuck_since; /* of a lane nobody waits on: since when; 0: not so; the keeper's alone */
     uint32_t watched;     /* epoll events the keeper asked for beyond the usual; the keeper's alone */
     const char *reason;   /* of CLOSING: why; static text */
     struct pqp_job
