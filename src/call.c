@@ -40,10 +40,8 @@ static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
             m->state = PQP_STMT_DONE;
             give_up(call, m, PQPOOL_NOT_SENT);
         } else if (m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline) {
-            if (m ==
-                l->flight.head) /* it holds up the whole lane: whoever comes now had better have another */
-                pqp_lane_retire(l);
             m->given_up = true;
+            pqp_lane_fence_stall(l);
             give_up(call, m, PQPOOL_UNKNOWN);
         }
     }

@@ -144,10 +144,19 @@ static void finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome ou
         l->kick = true; /* he is in poll() or on his way there */
 }
 
+/* A head nobody waits for any more holds up all behind it, perhaps for ever: whoever comes now gets another
+ * lane. */
+void pqp_lane_fence_stall(pqp_lane *l)
+{
+    if (l->flight.head && l->flight.head->given_up)
+        pqp_lane_retire(l);
+}
+
 static pqp_stmt *flight_shift(pqp_lane *l)
 {
     pqp_stmt *m = pqp_stmt_list_shift(&l->flight);
     l->flight_bytes -= m->bytes;
+    pqp_lane_fence_stall(l);
     return m;
 }
 

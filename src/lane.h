@@ -129,6 +129,7 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self);
 void pqp_lane_take_inbox(pqp_lane *l);          /* inbox to backlog */
 void pqp_lane_pump(pqp_lane *l, bool readable); /* reads, writes, and takes the answers that are there */
 bool pqp_lane_drives(const pqp_lane *l, const pqp_call *call);
+void pqp_lane_fence_stall(pqp_lane *l); /* the head, or whether it is given up, has changed */
 
 /* ---- for the keeper and the pool ---- */
 

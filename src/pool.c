@@ -440,8 +440,14 @@ static void shrink(pqpool *p, pqp_time now)
     while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
            pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size)
         close_slot(p, oldest, "more connections than max_size allows", now);
-    while (in(p, PQP_SLOT_LANE) > pqp_load(&p->lanes_limit))
-        pqp_pool_drain_locked(p, p->slots.in[PQP_SLOT_LANE].tail);
+    for (int64_t many = pqp_pool_lanes_open_locked(p) - pqp_load(&p->lanes_limit); many > 0; many--) {
+        pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
+        while (newest && !pqp_load(&newest->lane->accepting)) /* it is on its way out as it is */
+            newest = newest->link.prev;
+        if (!newest) /* one was lost just now */
+            return;
+        pqp_pool_drain_locked(p, newest);
+    }
 }
 
 static void trim(pqpool *p, pqp_time now)
