@@ -17,7 +17,7 @@ typedef enum { RUN, RUN_WITH_DEADLINE, ABANDON } manner;
 
 /* What the fake connection holds of a statement. */
 typedef struct fate {
-    bool sent, answered, given_back, dropped;
+    bool sent, given_back, dropped;
 } fate;
 
 typedef struct scene {
@@ -27,6 +27,7 @@ typedef struct scene {
     fate fate[CALLERS][STMTS];
     manner manner[CALLERS][STMTS];
     int statements; /* each caller runs */
+    bool grouped;   /* the first caller runs his as one group */
 
     /* the wire: numbers of statements, caller * STMTS + k */
     int out[CALLERS * STMTS], n_out;       /* in libpq's send buffer */
@@ -215,20 +216,55 @@ static void check_answer(const pqp_stmt *m, int number)
         model_violation("UNKNOWN of a statement that was never sent");
 }
 
+static const pqpool_stmt numbers[] = {{.n_params = 0}, {.n_params = 1}, {.n_params = 2},
+                                      {.n_params = 3}, {.n_params = 4}, {.n_params = 5}};
+
+static pqp_stmt *prepare(int self, int k, manner how)
+{
+    pqp_stmt *m = &S->stmt[self][k];
+    m->request = &numbers[self * STMTS + k];
+    m->bytes = 1;
+    m->sibling = NULL;
+    m->deadline = how == RUN_WITH_DEADLINE ? 1 : PQP_NEVER;
+    return m;
+}
+
+/* What remains of a call is the caller's to put back. */
+static void put_back(pqp_call *call)
+{
+    for (pqp_stmt *m = call->members; m; m = m->sibling)
+        pqp_depot_put(NULL, m);
+}
+
+/* All statements of the caller as one group; the first may have a deadline of its own. */
+static void group(int self)
+{
+    pqp_call *call = &S->call[self];
+    pqp_stmt **end = &call->members;
+    for (int k = 0; k < S->statements; k++) {
+        *end = prepare(self, k, S->manner[self][k]);
+        end = &(*end)->sibling;
+    }
+    call->unsent_deadline = PQP_NEVER;
+    pqp_call_run(call, &S->lane);
+    for (int k = 0; k < S->statements; k++)
+        check_answer(&S->stmt[self][k], self * STMTS + k);
+    pqp_call_part(call, &S->lane);
+    put_back(call);
+}
+
 static void caller(int self)
 {
-    static const pqpool_stmt numbers[] = {{.n_params = 0}, {.n_params = 1}, {.n_params = 2},
-                                          {.n_params = 3}, {.n_params = 4}, {.n_params = 5}};
+    if (self == 0 && S->grouped) {
+        group(self);
+        return;
+    }
     pqp_call *call = &S->call[self];
     for (int k = 0; k < S->statements; k++) {
         int number = self * STMTS + k;
-        pqp_stmt *m = &S->stmt[self][k];
         manner how = S->manner[self][k];
-        m->request = &numbers[number];
-        m->bytes = 1;
-        m->deadline = how == RUN_WITH_DEADLINE ? 1 : PQP_NEVER;
+        pqp_stmt *m = call->members = prepare(self, k, how);
         call->unsent_deadline = PQP_NEVER;
-        call->members = m;
         bool driving = pqp_call_submit(call, &S->lane);
         if (how == ABANDON)
             pqp_call_abandon(call, &S->lane, driving);
@@ -237,10 +273,7 @@ static void caller(int self)
         if (how != ABANDON)
             check_answer(m, number);
         pqp_call_part(call, &S->lane);
-        if (call->members) {
-            S->fate[self][k].answered = true;
-            pqp_depot_put(NULL, m);
-        }
+        put_back(call);
     }
 }
 
@@ -366,7 +399,7 @@ typedef struct scenario {
     const char *name;
     int callers, statements;
     manner first; /* of the first caller's first statement */
-    bool cut, full;
+    bool cut, full, grouped;
     int preemptions; /* -1: every interleaving */
 } scenario;
 
@@ -376,6 +409,7 @@ static void setup(void)
 {
     scene *s = S;
     s->statements = now.statements;
+    s->grouped = now.grouped;
     if (pqp_lane_init(&s->lane, &fake, NULL, tell_keeper, NULL) != 0)
         abort();
     s->lane.window = 2;
@@ -442,7 +476,8 @@ static void expect_found(const char *what, int plant, scenario how)
 int main(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    skip_all("the model switches stacks by itself, which sanitizers can't follow; run it in an ordinary build");
+    skip_all(
+        "the model switches stacks by itself, which sanitizers can't follow; run it in an ordinary build");
 #endif
     tap_begin(1000);
     /* More with PQPOOL_MODEL_MORE=1 (minutes) or 2 (an hour), and with PQPOOL_MODEL_RUNS and PQPOOL_SEED. */
@@ -450,34 +485,47 @@ int main(void)
     if (more)
         alarm(4 * 3600);
     static const scenario whole[] = {
-        {"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, -1},
-        {"no fault", 2, 1, RUN, false, true, -1},
-        {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, -1},
-        {"the connection lost", 2, 1, RUN, true, false, -1},
-        {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, -1},
-        {"no fault", 2, 2, RUN, false, false, -1}};
+        {"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, false, -1},
+        {"no fault", 2, 1, RUN, false, true, false, -1},
+        {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, false, -1},
+        {"the connection lost", 2, 1, RUN, true, false, false, -1},
+        {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, false, -1},
+        {"no fault", 2, 2, RUN, false, false, false, -1},
+        {"as a group, a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, true, -1},
+        {"one of them as a group", 2, 2, RUN, false, false, true, -1}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         expect_clean(whole[i], 0);
     if (more)
-        expect_clean((scenario){"no fault", 3, 1, RUN, false, false, -1}, 0);
+        expect_clean((scenario){"no fault", 3, 1, RUN, false, false, false, -1}, 0);
 
-    expect_clean((scenario){"a time-out", 3, 2, RUN_WITH_DEADLINE, false, false, 1 + more}, 0);
-    expect_clean((scenario){"one abandoned", 3, 2, ABANDON, false, false, 1 + more}, 0);
-    expect_clean((scenario){"the connection lost", 3, 2, RUN, true, false, 0 + more}, 0);
+    expect_clean((scenario){"a time-out", 3, 2, RUN_WITH_DEADLINE, false, false, false, 1 + more}, 0);
+    expect_clean((scenario){"one abandoned", 3, 2, ABANDON, false, false, false, 1 + more}, 0);
+    expect_clean((scenario){"the connection lost", 3, 2, RUN, true, false, false, 0 + more}, 0);
     expect_clean(
-        (scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, 0 + more}, 0);
-    expect_clean((scenario){"one abandoned, the connection lost", 3, 2, ABANDON, true, false, 0 + more}, 0);
+        (scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, false, 0 + more},
+        0);
+    expect_clean(
+        (scenario){"one abandoned, the connection lost", 3, 2, ABANDON, true, false, false, 0 + more}, 0);
+
+    expect_clean((scenario){"one of them as a group, with a time-out", 3, 2, RUN_WITH_DEADLINE, false, false,
+                            true, 0 + more},
+                 0);
 
     uint64_t runs = number_from("PQPOOL_MODEL_RUNS", 30000);
+    expect_clean((scenario){"a time-out, a cut and a full socket, at random", 3, 2, RUN_WITH_DEADLINE, true,
+                            true, false, -1},
+                 runs);
     expect_clean(
-        (scenario){"a time-out, a cut and a full socket, at random", 3, 2, RUN_WITH_DEADLINE, true, true, -1},
+        (scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true, false, -1},
         runs);
-    expect_clean(
-        (scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true, -1}, runs);
+
+    expect_clean((scenario){"one as a group, a time-out, a cut and a full socket, at random", 3, 2,
+                            RUN_WITH_DEADLINE, true, true, true, -1},
+                 runs);
 
     expect_found("a wake-up lost between the unlock and the inbox", PLANT_LOST_WAKEUP,
-                 (scenario){"planted", 2, 1, RUN, false, false, -1});
+                 (scenario){"planted", 2, 1, RUN, false, false, false, -1});
     expect_found("an appointed driver who leaves without passing the role on", PLANT_LOST_DRIVER,
-                 (scenario){"planted", 2, 1, RUN_WITH_DEADLINE, false, false, -1});
+                 (scenario){"planted", 2, 1, RUN_WITH_DEADLINE, false, false, false, -1});
     return done_testing();
 }
