@@ -80,6 +80,17 @@ sub check_figures {
 
 check_figures($_) for 0, 1;
 
+subtest 'B2: sixteen users' => sub {
+    my ($status, $out) = run_program($command, 'demo', '--users', 16, '--seconds', 0.3, '--rtt', 0, '--format', 'tsv');
+    is($status, 0, 'the demo succeeds');
+    for my $statements (3, 5) {
+        my %peak = map { my @f = split /\t/; $f[2] eq $statements ? ($f[0] => $f[4]) : () } split /\n/, $out;
+        is($peak{shared}, 1, "1 + $statements statements of 16 users, shared: one connection");
+        is($peak{parallel}, 10, 'a lease for each: all the pool may open');
+        is($peak{transaction}, 10, 'a transaction for each user: the same');
+    }
+};
+
 subtest 'the table says what it means' => sub {
     my ($status, $out, $err) = run_program($command, 'demo', '--users', 2, '--seconds', 0.2, '--rtt', 0,
         '--statements', 12);
