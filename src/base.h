@@ -81,14 +81,6 @@ static inline void pqp_mutex_lock(pqp_mutex *mu)
     pthread_mutex_lock(&mu->m);
 }
 
-static inline bool pqp_mutex_trylock(pqp_mutex *mu)
-{
-    if (pthread_mutex_trylock(&mu->m) != 0)
-        return false;
-    pqp_rank_enter(mu->rank);
-    return true;
-}
-
 static inline void pqp_mutex_unlock(pqp_mutex *mu)
 {
     pqp_rank_leave(mu->rank);

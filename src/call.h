@@ -16,8 +16,8 @@ void pqp_call_fini(void *call);
  */
 void pqp_call_run(pqp_call *call, pqp_lane *l);
 
-/* The halves of it: submit (true: the caller is the driver, and must go on), then wait; or abandon, which
- * gives up whatever has no answer yet. */
+/* The halves of it: submit (true: the caller is the driver, and must go on), then wait; or, for one who no
+ * longer wants the answers, abandon, which gives up whatever has none yet. */
 bool pqp_call_submit(pqp_call *call, pqp_lane *l);
 void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving);
 void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving);

@@ -69,11 +69,3 @@ void pqp_depot_put(pqp_depot *d, void *object)
     d->out--;
     pqp_mutex_unlock(&d->mu);
 }
-
-int pqp_depot_out(pqp_depot *d)
-{
-    pqp_mutex_lock(&d->mu);
-    int out = d->out;
-    pqp_mutex_unlock(&d->mu);
-    return out;
-}

@@ -22,6 +22,5 @@ void pqp_depot_fini(pqp_depot *d); /* frees all objects; none may be out */
 void *
 pqp_depot_take(pqp_depot *d) PQP_MUSTCHECK; /* as its last user left it; zeroed at first; NULL: no memory */
 void pqp_depot_put(pqp_depot *d, void *object);
-int pqp_depot_out(pqp_depot *d);
 
 #endif

@@ -268,7 +268,6 @@ static void fail_waiters(pqpool *p, const pqpool_error *why, bool sharers_only)
 
 static void close_slot(pqpool *p, pqp_slot *slot, const char *reason, pqp_time now)
 {
-    slot->reason = reason;
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_CLOSING, now);
     p->closes++;

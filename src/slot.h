@@ -50,7 +50,6 @@ typedef struct pqp_slot {
     int64_t served;       /* of LANE: its count at that look */
     pqp_time stuck_since; /* of a lane nobody waits on: since when; 0: not so; the keeper's alone */
     uint32_t watched;     /* epoll events the keeper asked for beyond the usual; the keeper's alone */
-    const char *reason;   /* of CLOSING: why; static text */
     struct pqp_job
         *job; /* whoever works on it in CONNECTING, RESETTING, PROBING, CLOSING; NULL: still to start */
     struct pqp_lane *lane; /* made when the slot first becomes one; lives as long as the slot */

@@ -36,7 +36,6 @@ int pqp_mutex_init(pqp_mutex *mu, int rank);
 int pqp_cond_init(pqp_cond *cond);
 void pqp_mutex_destroy(pqp_mutex *mu);
 void pqp_mutex_lock(pqp_mutex *mu);
-bool pqp_mutex_trylock(pqp_mutex *mu);
 void pqp_mutex_unlock(pqp_mutex *mu);
 void pqp_cond_destroy(pqp_cond *cond);
 void pqp_cond_signal(pqp_cond *cond);
