@@ -63,8 +63,8 @@ typedef struct pqpool_stats_data {
 } pqpool_stats_data;
 #define PQPOOL_STATS .size = sizeof(pqpool_stats_data)
 
-/* Fills *stats, at most stats->size bytes of it. Does not block. EINVAL for NULL or a size of 0. Thread-safe.
- */
+/* Fills *stats, at most stats->size bytes of it. Does not block. EINVAL for NULL or a size of 0.
+ * Thread-safe. */
 pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats);
 
 #ifdef __cplusplus

@@ -275,12 +275,17 @@ enum { PQPOOL_READ_ONLY = 1, PQPOOL_IDEMPOTENT = 2 };
  * Returns the answer as libpq would; the caller PQclear()s it. When the server answered with an error, the
  * result is PGRES_FATAL_ERROR and err says ESERVER, DONE and the SQLSTATE. NULL means that the pool has no
  * answer; err says why, and its outcome what became of the statement:
- *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string
- * ...: what would change the session for the neighbours. The message names the way out. ETIMEDOUT NOT_SENT:
- * no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms passed. Its answer, when it
- * comes, is dropped and nobody else gets it. ELOST               UNKNOWN; what is NOT_SENT or NOT_RUN the
- * library has repeated elsewhere as long as the deadline allowed. ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED,
- * EINVAL, ETOOBIG, ENOMEM: NOT_SENT. Blocks until then. Thread-safe.
+ *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string ...:
+ *                       what would change the session for the neighbours. The message names the way out.
+ *   ETIMEDOUT           NOT_SENT: no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms
+ *                       passed. Its answer, when it comes, is dropped and nobody else gets it; it goes on in
+ *                       the server, and new statements get another connection meanwhile.
+ *   ELOST     UNKNOWN   the connection was lost; what is NOT_SENT or NOT_RUN the library has repeated
+ *                       elsewhere as long as the deadline allowed.
+ *   ETOOBIG   NOT_SENT  more than 16 MB of SQL and parameters: all others on the connection would have to wait.
+ *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM
+ *             NOT_SENT  (UNKNOWN where an IDEMPOTENT or READ_ONLY statement was sent once already).
+ * Blocks until then. Thread-safe.
  */
 PGresult *pqpool_exec(pqpool *pool, const char *sql, pqpool_error *err) PQPOOL_MUST_CHECK;
 PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types,

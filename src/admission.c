@@ -65,8 +65,8 @@ static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, pqp_time deadline, p
     return PQPOOL_OK;
 }
 
-/* Sleeps until there is a word. A caller past his deadline leaves the queue, unless he was served meanwhile.
- */
+/* Sleeps until there is a word. A caller past his deadline leaves the queue, unless he was served
+ * meanwhile. */
 static int sleep_in_queue(pqpool *p, pqp_waiter *w, pqp_time deadline)
 {
     int word = pqp_parker_wait(&w->parker, deadline);

@@ -3,8 +3,8 @@
 #include <signal.h>
 #include <stdio.h>
 
-/* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by itself.
- */
+/* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by
+ * itself. */
 #define RESET_TIME (5 * PQP_SECOND)
 #define GRACE PQP_SECOND
 

@@ -8,8 +8,8 @@
 #include "base.h"
 #include <pqpool.h>
 
-/* Gets each keyword that was taken, with its prefix, and its value, both unquoted. Not OK ends the reading.
- */
+/* Gets each keyword that was taken, with its prefix, and its value, both unquoted. Not OK ends the
+ * reading. */
 typedef pqpool_code (*pqp_conninfo_taker)(void *arg, const char *name, const char *value, pqpool_error *err);
 
 /*

@@ -52,8 +52,8 @@ void pqp_error_clear(pqpool_error *err)
 {
     if (!err)
         return;
-    /* The message's tail is left as it is: clearing 1 KB for each statement would cost more than sending it.
-     */
+    /* The message's tail is left as it is: clearing 1 KB for each statement would cost more than sending
+     * it. */
     memset(err, 0, offsetof(pqpool_error, message) + 1);
     err->row = -1;
 }

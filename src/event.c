@@ -71,8 +71,8 @@ void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *t
     pqp_mutex_unlock(&ev->mu);
 }
 
-/* Takes the next event to tell; the count of lost ones comes when there is room again, behind the last kept.
- */
+/* Takes the next event to tell; the count of lost ones comes when there is room again, behind the last
+ * kept. */
 static bool take(pqp_events *ev, pqp_event_note *note)
 {
     if (ev->count == 0 && ev->dropped_untold > 0) {

@@ -188,8 +188,8 @@ static const char *read_token(const char *p, token *t)
     return *p ? p + 1 : p;
 }
 
-/* Words compare without case, quoted identifiers with it, as what the server folds a word to is lower case.
- */
+/* Words compare without case, quoted identifiers with it, as what the server folds a word to is lower
+ * case. */
 static bool is(const token *t, const char *upper_case)
 {
     if (t->kind != WORD)

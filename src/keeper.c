@@ -90,8 +90,8 @@ static void watch(pqpool *p, pqp_slot *s, int fd, uint32_t events)
     s->watched = events;
 }
 
-/* A frozen server must not hold a place for ever: what it still does, its callers have been told is UNKNOWN.
- */
+/* A frozen server must not hold a place for ever: what it still does, its callers have been told is
+ * UNKNOWN. */
 static void cut_when_stuck(pqp_slot *s, bool stuck)
 {
     pqp_time now = pqp_now();

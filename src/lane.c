@@ -22,11 +22,11 @@
  * constraint can still turn it into an error.
  *
  * THE EXIT PROTOCOL. What must never happen: a statement lies in the inbox, and nobody will look. The holder
- * unlocks, clears `held`, then looks at the inbox; the submitter pushes, then looks at `held`. Both words are
+ * clears `held`, unlocks, then looks at the inbox; the submitter pushes, then looks at `held`. Both words are
  * sequentially consistent, so at least one of the two sees the other: either the submitter finds the lane
  * free and takes the lock, or the holder finds the statement and comes back for it. (`held` stands beside the
  * mutex because a mutex gives no such order between its release and a later load, and fences are unknown to
- * TSan. A trylock in place of the look was tried: a failing trylock orders nothing either.)
+ * TSan. A trylock in place of the look would not do: one that fails orders nothing.)
  *
  * THE DRIVER. While something is in flight, exactly one of the blocked callers is the driver: it alone sleeps
  * in poll() on the socket, reads, and hands the others their answers. The role changes hands only under the
@@ -45,7 +45,8 @@
  * while wakers are still under way.
  *
  * GIVING UP. A statement past its deadline leaves the backlog at once: it was never sent. In flight it keeps
- * its place, and its answer is read and dropped; the object stays with the lane (call = NULL).
+ * its place, and its answer is read and dropped; the object stays with the lane (call = NULL). When it is the head,
+ * the lane takes nothing new: it may run for ever, and nobody should stand behind it.
  *
  * There is no time-out in here but the callers' own, and no thread. Nothing that can block is called under
  * the lock: never PQgetResult while PQisBusy, never connect or PQfinish.
@@ -97,8 +98,8 @@ static void wake(pqp_lane *l, pqp_call *call, int word)
     l->wakes = call;
 }
 
-/* Gives the words decided under the lock. The word is the last thing: its reader may be gone with the call.
- */
+/* Gives the words decided under the lock. The word is the last thing: its reader may be gone with the
+ * call. */
 static void give_words(pqp_call *call)
 {
     while (call) {
@@ -474,8 +475,8 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
     bool looked = ready && l->driver != PQP_DRIVER_CALL;
     if (looked || l->driver == PQP_DRIVER_KEEPER)
         pqp_lane_pump(l, ready);
-    if (looked) /* the first look takes in the server's last words, only the second finds that nothing follows
-                 */
+    if (looked) /* the first look takes in the server's last words, only the second finds that nothing
+                 * follows */
         pqp_lane_pump(l, true);
     pqp_lane_unlock(l, NULL);
     pqp_lane_lock(l); /* pqp_lane_unlock() may have sent, and appointed */

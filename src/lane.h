@@ -123,8 +123,8 @@ void pqp_lane_unpin(pqp_lane *l);
 /* ---- for call.c: the lock and what may be done under it ---- */
 
 void pqp_lane_lock(pqp_lane *l);
-/* The one way out; self: the caller that is going to wait now, or NULL. Returns whether self is the driver.
- */
+/* The one way out; self: the caller that is going to wait now, or NULL. Returns whether self is the
+ * driver. */
 bool pqp_lane_unlock(pqp_lane *l, pqp_call *self);
 void pqp_lane_take_inbox(pqp_lane *l);          /* inbox to backlog */
 void pqp_lane_pump(pqp_lane *l, bool readable); /* reads, writes, and takes the answers that are there */

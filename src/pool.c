@@ -410,8 +410,8 @@ static void order_connects(pqpool *p, pqp_time now)
 }
 
 /* The newest lane gives way to a lease that nothing else will serve. The last one only while it is idle, or
- * when it holds the only connection there may be: else statements and leases would take it from each other.
- */
+ * when it holds the only connection there may be: else statements and leases would take it from each
+ * other. */
 static void drain_for_leases(pqpool *p)
 {
     int unserved = p->queue.list[PQP_WANT_LEASE].count - underway(p);
@@ -513,8 +513,8 @@ static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
 {
     pqp_time now = pqp_now();
-    /* One that began before another failed says nothing new: a server with room for one more is still full.
-     */
+    /* One that began before another failed says nothing new: a server with room for one more is still
+     * full. */
     if (slot->since >= p->failed_at)
         p->failures = 0;
     p->refused = false;

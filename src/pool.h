@@ -23,8 +23,8 @@
 enum { PQP_LANES_MAX = 64 };
 
 /* The pool is used for statements under this many milliseconds of unbroken pressure before it opens one more
- * shared connection, and pressure is this many statements on the emptiest one. doc/ARCHITECTURE.md says why.
- */
+ * shared connection, and pressure is this many statements on the emptiest one. doc/ARCHITECTURE.md says
+ * why. */
 enum { PQP_GROW_LOAD = 8, PQP_GROW_MS = 50 };
 
 struct pqpool {

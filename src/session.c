@@ -395,8 +395,8 @@ bool pqp_session_lives(PGconn *conn)
 const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction)
 {
     *open_transaction = false;
-    /* What its user set on the PGconn, and not in the session, would speak to him, or reach into his memory.
-     */
+    /* What its user set on the PGconn, and not in the session, would speak to him, or reach into his
+     * memory. */
     PQsetNoticeReceiver(conn, quiet_notice, NULL);
     PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
     PQsetErrorContextVisibility(conn, PQSHOW_CONTEXT_ERRORS);

@@ -1,5 +1,5 @@
-/* Leases: who gets a connection, when one is made or closed, in what state it is handed on, and how it ends.
- */
+/* Leases: who gets a connection, when one is made or closed, in what state it is handed on, and how it
+ * ends. */
 #include "support/pg.h"
 
 #include <signal.h>
@@ -1223,8 +1223,8 @@ static void forked(void)
     close_pool(pool);
 }
 
-/* The first of those who wait is handed a connection that is no good: he is served before those behind him.
- */
+/* The first of those who wait is handed a connection that is no good: he is served before those behind
+ * him. */
 static void place_kept(void)
 {
     static hooked h;

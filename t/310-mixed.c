@@ -202,8 +202,8 @@ static void check_sum(mix *m)
 {
     pqpool_stats_data s = stats(m->pool);
     int sum = s.idle + s.leased + s.shared + s.connecting + s.resetting + s.probing + s.draining + s.closing;
-    /* max_size shrinks under connections that are in use, so the largest one is what bounds them at any time
-     */
+    /* max_size shrinks under connections that are in use, so the largest one is what bounds them at any
+     * time */
     if ((s.total != sum || s.total > MAX_SIZE || s.statements < 0 || s.waiting < 0) && m->sums_wrong++ == 0)
         diag("total %d, sum %d, limit %d, statements %d, waiting %d", s.total, sum, s.limit, s.statements,
              s.waiting);

@@ -9,8 +9,8 @@
 
 typedef struct crew crew;
 
-/* A crew for up to n calls at once: n - 1 threads, as the user's own thread does its share. NULL on failure.
- */
+/* A crew for up to n calls at once: n - 1 threads, as the user's own thread does its share. NULL on
+ * failure. */
 crew *crew_new(pqpool *pool, int n);
 
 /* Runs the calls at once and waits for all; how each went stands in it. */
