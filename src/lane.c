@@ -410,7 +410,7 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
             l->polls_write = l->want_write;
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)
             l->kick = true;
-        note_driving(l, driving || l->driver_at_work || l->driver == PQP_DRIVER_KEEPER);
+        note_driving(l, l->driver_at_work || l->driver == PQP_DRIVER_KEEPER);
         bool kick = l->kick, tell = l->orphaned;
         l->kick = l->orphaned = false;
         pqp_call *wakes = l->wakes;
