@@ -3,11 +3,6 @@
 
 static PGconn *ctl;
 
-static const char *value(const PGresult *res)
-{
-    return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
-}
-
 static void one_statement(pqpool *pool)
 {
     pqpool_error err;

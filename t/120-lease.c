@@ -11,15 +11,6 @@ static PGconn *ctl;
 
 /* ---- tools ---- */
 
-static pqpool_lease take(pqpool *pool)
-{
-    pqpool_lease lease;
-    pqpool_error err;
-    if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
-        bail("acquire: %s", err.message);
-    return lease;
-}
-
 static void give(pqpool_lease *lease)
 {
     pqpool_code code = pqpool_release(lease);

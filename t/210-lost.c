@@ -13,7 +13,7 @@ static pqpool *shared_pool(void)
         "application_name=" APP " pool_shared_max=1 pool_acquire_timeout=60s pool_log_level=error", NULL);
 }
 
-static const char *value(const PGresult *res, int column)
+static const char *field(const PGresult *res, int column)
 {
     return PQntuples(res) > 0 ? PQgetvalue(res, 0, column) : "";
 }
@@ -119,7 +119,7 @@ static void behind_the_head(pqpool *pool)
     for (int i = 0; i < CALLERS; i++) {
         bool fine = t.err[i].code == PQPOOL_OK;
         once += fine && rows_of(t.first + i) == 1;
-        right += fine && atoll(value(t.result[i], 0)) == t.first + i;
+        right += fine && atoll(field(t.result[i], 0)) == t.first + i;
         if (!fine)
             is_int(rows_of(t.first + i), 0, "the head, which waited for a lock, has done nothing");
     }
@@ -242,7 +242,7 @@ static void under_a_lease(void)
         if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
             bail("A7: acquire: %s", err.message);
         PGresult *res = PQexec(lease.conn, "select 1");
-        is_str(value(res, 0), "1", "A7: the next lease works");
+        is_str(field(res, 0), "1", "A7: the next lease works");
         ok(PQbackendPID(lease.conn) != pid, "and is another connection");
         PQclear(res);
         pqpool_release(&lease);
@@ -280,7 +280,7 @@ static void while_idle(pqpool *pool)
         terminate(ctl, backend_of(ctl, APP));
         sleep_ms(50 * tap_slowness()); /* the time in which the pool must have noticed */
         res = pqpool_exec(pool, "select 'alive'", &err);
-        if (strcmp(value(res, 0), "alive") != 0) {
+        if (strcmp(field(res, 0), "alive") != 0) {
             failed++;
             unknown += err.outcome == PQPOOL_UNKNOWN;
         }
@@ -308,7 +308,7 @@ static void while_falling_idle(pqpool *pool)
             PQclear(res);
         sleep_ms(50 * tap_slowness());
         res = pqpool_exec(pool, "select 'alive'", &err);
-        failed += strcmp(value(res, 0), "alive") != 0;
+        failed += strcmp(field(res, 0), "alive") != 0;
         PQclear(res);
     }
     is_int(failed, 0, "A7: nor when it ended with the last answers");
@@ -365,11 +365,11 @@ static bool right_answer(int64_t nonce, const PGresult *res, const pqpool_error 
                strstr(err->message, want);
     case 2:
         return PQnfields(res) == 1 && PQntuples(res) == nonce % 5 &&
-               (nonce % 5 == 0 || atoll(value(res, 0)) == nonce);
+               (nonce % 5 == 0 || atoll(field(res, 0)) == nonce);
     case 1:
-        return PQnfields(res) == 3 && atoll(value(res, 1)) == nonce;
+        return PQnfields(res) == 3 && atoll(field(res, 1)) == nonce;
     default:
-        return PQnfields(res) == 1 && atoll(value(res, 0)) == nonce;
+        return PQnfields(res) == 1 && atoll(field(res, 0)) == nonce;
     }
 }
 

@@ -8,11 +8,6 @@ enum { LATE_MS = 20 };
 
 static PGconn *ctl;
 
-static const char *value(const PGresult *res)
-{
-    return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
-}
-
 static pqpool *shared_pool(const char *more)
 {
     char conninfo[200];

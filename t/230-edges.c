@@ -8,20 +8,6 @@
 
 static PGconn *ctl;
 
-static const char *value(const PGresult *res)
-{
-    return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
-}
-
-static pqpool_lease take(pqpool *pool)
-{
-    pqpool_lease lease;
-    pqpool_error err;
-    if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
-        bail("acquire: %s", err.message);
-    return lease;
-}
-
 typedef struct call {
     pqpool *pool;
     pqpool_stmt stmt;

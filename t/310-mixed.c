@@ -27,7 +27,7 @@ typedef struct mix {
 
 static PGconn *ctl;
 
-static const char *value(const PGresult *res, int column)
+static const char *field(const PGresult *res, int column)
 {
     return PQntuples(res) > 0 ? PQgetvalue(res, 0, column) : "";
 }
@@ -54,18 +54,18 @@ static bool right(int64_t nonce, const PGresult *res, const pqpool_error *err)
     char want[32];
     switch (nonce % SHAPES) {
     case 1:
-        return PQnfields(res) == 3 && atoll(value(res, 1)) == nonce;
+        return PQnfields(res) == 3 && atoll(field(res, 1)) == nonce;
     case 2:
         return PQnfields(res) == 1 && PQntuples(res) == nonce % 7 &&
-               (nonce % 7 == 0 || atoll(value(res, 0)) == nonce);
+               (nonce % 7 == 0 || atoll(field(res, 0)) == nonce);
     case 3:
         snprintf(want, sizeof want, "no %lld", (long long)nonce);
         return err->code == PQPOOL_ESERVER && strcmp(err->sqlstate, "22P02") == 0 &&
                strstr(err->message, want);
     case 4:
-        return PQnfields(res) == 2 && atoll(value(res, 0)) == nonce;
+        return PQnfields(res) == 2 && atoll(field(res, 0)) == nonce;
     default:
-        return PQnfields(res) == 1 && atoll(value(res, 0)) == nonce;
+        return PQnfields(res) == 1 && atoll(field(res, 0)) == nonce;
     }
 }
 
@@ -154,7 +154,7 @@ static void lease(mix *m, int64_t nonce, uint64_t *seed)
         m->dirty++;
     snprintf(sql, sizeof sql, "select %lld, txid_current_if_assigned() is null", (long long)nonce);
     PGresult *res = PQexec(l.conn, sql);
-    if (PQresultStatus(res) == PGRES_TUPLES_OK && (atoll(value(res, 0)) != nonce || *value(res, 1) != 't'))
+    if (PQresultStatus(res) == PGRES_TUPLES_OK && (atoll(field(res, 0)) != nonce || *field(res, 1) != 't'))
         m->wrong++;
     PQclear(res);
     static const char *const leave[] = {"begin; insert into nothing values (1)", "begin; select 1/0",
@@ -267,7 +267,7 @@ static void afterwards(mix *m)
     int failed = 0;
     for (int k = 0; k < 100; k++) {
         PGresult *res = pqpool_exec(m->pool, "select 'fine'", &err);
-        failed += strcmp(value(res, 0), "fine") != 0;
+        failed += strcmp(field(res, 0), "fine") != 0;
         PQclear(res);
     }
     is_int(failed, 0, "every statement then works");

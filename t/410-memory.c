@@ -94,7 +94,7 @@ typedef struct outcome {
 
 /* A connection is made by threads of the pool: where they have no memory the caller is told at his deadline,
  * or by the connection that could not be made. */
-static void take(outcome *o, pqpool_code code)
+static void tally_outcome(outcome *o, pqpool_code code)
 {
     o->failed += code == PQPOOL_ENOMEM;
     if (code == PQPOOL_OK || code == PQPOOL_ENOMEM || code == PQPOOL_ECONNECT || code == PQPOOL_ETIMEDOUT)
@@ -106,19 +106,19 @@ static void take(outcome *o, pqpool_code code)
 static void lease_it(pqpool *pool, outcome *o)
 {
     pqpool_lease a = {0}, b = {0};
-    take(o, pqpool_acquire(pool, &a, NULL));
-    take(o, pqpool_acquire(pool, &b, NULL));
+    tally_outcome(o, pqpool_acquire(pool, &a, NULL));
+    tally_outcome(o, pqpool_acquire(pool, &b, NULL));
     if (a.conn)
-        take(o, pqpool_release(&a));
+        tally_outcome(o, pqpool_release(&a));
     if (b.conn)
-        take(o, pqpool_release(&b));
+        tally_outcome(o, pqpool_release(&b));
 }
 
 static void exec_it(pqpool *pool, outcome *o)
 {
     pqpool_error err;
     PGresult *res = pqpool_exec(pool, "select 1", &err);
-    take(o, (pqpool_code)err.code);
+    tally_outcome(o, (pqpool_code)err.code);
     o->wrong += (res != NULL) != (err.code == PQPOOL_OK);
     PQclear(res);
 }
@@ -128,7 +128,7 @@ static void exec_params_it(pqpool *pool, outcome *o)
     pqpool_error err;
     PGresult *res = pqpool_exec_params(pool, "select $1::text, $2::int", 2, NULL, (const char *[]){"x", "42"},
                                        NULL, NULL, 0, &err);
-    take(o, (pqpool_code)err.code);
+    tally_outcome(o, (pqpool_code)err.code);
     o->wrong += err.code == PQPOOL_OK && strcmp(PQgetvalue(res, 0, 1), "42") != 0;
     PQclear(res);
 }
@@ -143,9 +143,9 @@ static void exec_all_it(pqpool *pool, outcome *o)
         stmts[i] =
             (pqpool_stmt){PQPOOL_STMT, .sql = "select $1::int", .n_params = 1, .param_values = &values[i]};
     pqpool_code code = pqpool_exec_all(pool, stmts, 5, PQPOOL_EACH, results, errors);
-    take(o, code);
+    tally_outcome(o, code);
     for (int i = 0; i < 5; i++) {
-        take(o, (pqpool_code)errors[i].code);
+        tally_outcome(o, (pqpool_code)errors[i].code);
         o->wrong += (results[i] != NULL) != (errors[i].code == PQPOOL_OK);
         o->wrong += code == PQPOOL_OK && strcmp(PQgetvalue(results[i], 0, 0), values[i]) != 0;
         PQclear(results[i]);
@@ -156,20 +156,20 @@ static void options_it(pqpool *pool, outcome *o)
 {
     char text[100];
     pqpool_stats_data s = {PQPOOL_STATS};
-    take(o, pqpool_set(pool, "max_size", "40", NULL));
-    take(o, pqpool_get(pool, "max_size", text, sizeof text));
-    take(o, pqpool_set(pool, "max_size", "3", NULL));
-    take(o, pqpool_set(pool, "shared_max", "2", NULL));
-    take(o, pqpool_stats(pool, &s));
+    tally_outcome(o, pqpool_set(pool, "max_size", "40", NULL));
+    tally_outcome(o, pqpool_get(pool, "max_size", text, sizeof text));
+    tally_outcome(o, pqpool_set(pool, "max_size", "3", NULL));
+    tally_outcome(o, pqpool_set(pool, "shared_max", "2", NULL));
+    tally_outcome(o, pqpool_stats(pool, &s));
 }
 
 static void close_it(pqpool *pool, outcome *o)
 {
     exec_it(pool, o);
     pqpool_lease lease;
-    take(o, pqpool_acquire(pool, &lease, NULL));
+    tally_outcome(o, pqpool_acquire(pool, &lease, NULL));
     if (lease.conn)
-        take(o, pqpool_discard(&lease));
+        tally_outcome(o, pqpool_discard(&lease));
     (void)pqpool_close(pool, 100);
 }
 

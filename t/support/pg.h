@@ -143,6 +143,22 @@ __attribute__((unused)) static pqpool_stats_data stats(pqpool *pool)
     return s;
 }
 
+/* The first field of the first row; "" if there is none. */
+__attribute__((unused)) static const char *value(const PGresult *res)
+{
+    return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
+}
+
+/* A lease, or the end of the test. */
+__attribute__((unused)) static pqpool_lease take(pqpool *pool)
+{
+    pqpool_lease lease;
+    pqpool_error err;
+    if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
+        bail("acquire: %s", err.message);
+    return lease;
+}
+
 /* Threads that begin at the same instant. */
 typedef struct crew {
     int n;
