@@ -5,7 +5,8 @@
  *
  *   lease   one caller has one PGconn to itself for a while: pqpool_acquire() ... pqpool_release()
  *   share   independent statements of many threads are pipelined over one or a few connections:
- *           pqpool_exec(), pqpool_exec_params(), pqpool_exec_stmt(), pqpool_exec_all()
+ *           pqpool_exec(), pqpool_exec_params(), pqpool_exec_stmt(), pqpool_exec_all(); without waiting:
+ *           pqpool_submit() with a ticket, pqpool_submit_cb() with a callback in an event loop
  *
  * An answer is a plain PGresult and a lease a plain PGconn; what libpq's manual says of them holds here.
  *
@@ -47,6 +48,9 @@ extern "C" {
 
 /* A pool. This object is thread-safe: every function below may be called from any thread at any time. */
 typedef struct pqpool pqpool;
+
+/* A statement that was submitted and whose answer has not been fetched. Thread-safe as its functions say. */
+typedef struct pqpool_ticket pqpool_ticket;
 
 /* A transaction or a scope a statement may belong to; no function makes one yet. */
 typedef struct pqpool_tx pqpool_tx;
@@ -158,14 +162,14 @@ pqpool *pqpool_open_params(const char *const *keywords, const char *const *value
  * statements on them fail with ELOST. A lease that is still out stays the caller's, and its connection is
  * closed when it comes back.
  * Idempotent; may be called from any thread, and from a hook with drain_ms 0. The handle stays valid:
- * release, discard, get, name and stats still work. PQPOOL_OK when all ended in time, ETIMEDOUT when
+ * release, discard, wait, abandon, dispatch, get, name and stats still work. PQPOOL_OK when all ended in time, ETIMEDOUT when
  * something had to be cut or a lease is still out.
  */
 pqpool_code pqpool_close(pqpool *pool, int drain_ms);
 
 /*
- * Frees a pool, closing it first (drain 0) if need be. EBUSY, and nothing is freed, while a lease is out or a
- * call is running in it. Afterwards any use of the handle is an unchecked error. NULL is allowed.
+ * Frees a pool, closing it first (drain 0) if need be. EBUSY, and nothing is freed, while a lease or a ticket is
+ * out, a callback has not been run yet (pqpool_dispatch), or a call is running in it. Afterwards any use of the handle is an unchecked error. NULL is allowed.
  */
 pqpool_code pqpool_free(pqpool *pool);
 
@@ -217,6 +221,17 @@ pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err)
 pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease,
                                   pqpool_error *err) PQPOOL_MUST_CHECK;
 
+/* What a lease may be asked for with. */
+typedef struct pqpool_acquire_options {
+    size_t size;         /* sizeof(pqpool_acquire_options) */
+    int timeout_ms;      /* 0: only if one is there; -1: no limit; PQPOOL_DEFAULT: acquire_timeout */
+    unsigned flags;      /* 0 */
+    pqpool_scope *scope; /* NULL */
+    const char *file;    /* the caller's place in his source, for messages; NULL: not known */
+    int line;
+} pqpool_acquire_options;
+#define PQPOOL_ACQUIRE .size = sizeof(pqpool_acquire_options)
+
 /*
  * Gives a lease back and zeroes it, from any thread. An open or failed transaction is rolled back and, by the
  * option reset, the session cleaned; where that is not possible the connection is closed. May block for that
@@ -252,21 +267,37 @@ typedef struct pqpool_stmt {
     const int *param_lengths;
     const int *param_formats;
     int result_format;
-    unsigned flags;      /* PQPOOL_READ_ONLY, PQPOOL_IDEMPOTENT */
-    int timeout_ms;      /* 0 or PQPOOL_DEFAULT: the option statement_timeout; -1: none of its own */
+    unsigned flags; /* a sum of the below */
+    /*
+     * 0 or PQPOOL_DEFAULT: the option statement_timeout; -1: none of its own. Counted from the call on. The server is
+     * told, so that it ends the statement a little earlier with 57014 and the outcome is known (DONE: not done).
+     */
+    int timeout_ms;
     pqpool_tx *tx;       /* NULL */
     pqpool_scope *scope; /* NULL */
 } pqpool_stmt;
 #define PQPOOL_STMT .size = sizeof(pqpool_stmt)
 
-/*
- * The caller's word that running the statement twice does no harm: it writes nothing, or writes the same
- * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended.
- */
-enum { PQPOOL_READ_ONLY = 1, PQPOOL_IDEMPOTENT = 2 };
+enum {
+    /*
+     * The caller's word that running the statement twice does no harm: it writes nothing, or writes the same
+     * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended.
+     */
+    PQPOOL_READ_ONLY = 1,
+    PQPOOL_IDEMPOTENT = 2,
+    /* It takes long: it gets a connection to itself, within max_size, and holds up nobody's statements. Without the
+     * flag the pool learns it by itself (option slow_lane_threshold). */
+    PQPOOL_SLOW = 4,
+    /* Not to be prepared: its text will hardly come again. */
+    PQPOOL_NO_PREPARE = 8
+};
 
 /*
  * Runs one statement on a shared connection and waits for its answer.
+ *
+ * A query that comes again is prepared, once on each connection (option statement_cache_size); the first time costs
+ * no round trip more, and a prepared statement that the server won't have any longer (a table was altered) is made
+ * anew without anybody noticing.
  *
  * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a
  * neighbour. Statements in flight at the same time have no order. One that is issued after another's answer
@@ -278,14 +309,15 @@ enum { PQPOOL_READ_ONLY = 1, PQPOOL_IDEMPOTENT = 2 };
  *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string ...:
  *                       what would change the session for the neighbours. The message names the way out.
  *   ETIMEDOUT           NOT_SENT: no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms
- *                       passed. Its answer, when it comes, is dropped and nobody else gets it; it goes on in
- *                       the server, and new statements get another connection meanwhile.
+ *                       passed before the server's own word of it came. Its answer, when it comes, is dropped and
+ *                       nobody else gets it, and new statements get another connection meanwhile.
  *   ELOST     UNKNOWN   the connection was lost; what is NOT_SENT or NOT_RUN the library has repeated
  *                       elsewhere as long as the deadline allowed.
- *   ETOOBIG   NOT_SENT  more than 16 MB of SQL and parameters: all others on the connection would have to wait.
+ *   ETOOBIG   NOT_SENT  1 GB or more of SQL and parameters. (Above 1 MB a statement gets a connection to itself.)
  *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM
  *             NOT_SENT  (UNKNOWN where an IDEMPOTENT or READ_ONLY statement was sent once already).
- * Blocks until then. Thread-safe.
+ * Blocks until then. Thread-safe. A thread that holds a lease of the pool gets a connection to itself for its
+ * statement: behind another's it might wait for a lock that its own lease holds.
  */
 PGresult *pqpool_exec(pqpool *pool, const char *sql, pqpool_error *err) PQPOOL_MUST_CHECK;
 PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const Oid *types,
@@ -295,7 +327,8 @@ PGresult *pqpool_exec_stmt(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *
 
 /* How the members of a group stand together. */
 typedef enum {
-    PQPOOL_EACH = 0 /* each for itself: own Sync, own transaction, own error */
+    PQPOOL_EACH = 0, /* each for itself: own Sync, own transaction, own error */
+    PQPOOL_ATOMIC    /* all or nothing: one transaction, one Sync */
 } pqpool_group_mode;
 
 /*
@@ -307,9 +340,80 @@ typedef enum {
  * member succeeded, else the code of the first that failed. n = 0 is PQPOOL_OK. EINVAL (a wrong argument) and
  * EREFUSED (any member) are found before anything is sent, and then nothing is; errors[i].row is the member's
  * index.
+ *
+ * With PQPOOL_ATOMIC, one that fails undoes all: it has its own error, the others are ECANCELED, DONE (nothing of
+ * them stands), with the failed one's SQLSTATE, and NULL for a result; the code returned is the failed one's. An
+ * error at the commit (a deferred constraint) is the last member's. The shortest timeout_ms of a member is that of
+ * the group. The whole is repeated by the library or none of it. Statements that commit by themselves (VACUUM,
+ * CALL ...) are EREFUSED.
  */
 pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
                             PGresult **results, pqpool_error *errors) PQPOOL_MUST_CHECK;
+
+/* ---- tickets: submit now, wait later ---- */
+
+/*
+ * Submits a statement and returns at once. What it points to is copied. NULL: it was not submitted; err says why,
+ * as pqpool_exec_stmt() would, with the outcome NOT_SENT. Else the ticket is to be handed to pqpool_wait() until
+ * that answers, or to pqpool_abandon(). Does not block. Thread-safe.
+ */
+pqpool_ticket *pqpool_submit(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/*
+ * Waits for a ticket's answer, from any thread, for timeout_ms (0: only looks; -1 or PQPOOL_DEFAULT: until it is
+ * there; the statement's own time-out ends it too). Returns what pqpool_exec_stmt() would. NULL with EPENDING: it
+ * is not there yet, and the ticket lives on. NULL with EBUSY: another thread is waiting for it just now. After any
+ * other return the ticket is gone. Works on a closed pool too.
+ */
+PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/*
+ * Gives a ticket up; it is gone at once. What has not been sent never will be; a statement that is running goes on
+ * to its end, and its answer is dropped. No thread may be waiting for it. NULL is allowed. Does not block.
+ */
+void pqpool_abandon(pqpool_ticket *ticket);
+
+/* Whether pqpool_wait() would answer at once. */
+int pqpool_ticket_done(const pqpool_ticket *ticket);
+
+/* ---- callbacks, for event loops ---- */
+
+/* The answer, as pqpool_exec_stmt() would return it: res is the receiver's to PQclear(); err is valid only while the
+ * callback runs, and says PQPOOL_OK or why not. */
+typedef void (*pqpool_callback)(PGresult *res, const pqpool_error *err, void *arg);
+/* The answers of a group: each results[i] is the receiver's to PQclear(), the arrays are the pool's. */
+typedef void (*pqpool_group_callback)(PGresult **results, const pqpool_error *errors, int n, void *arg);
+/* A lease, to be copied and given back with pqpool_release() later; NULL: there is none, err says why. */
+typedef void (*pqpool_lease_callback)(pqpool_lease *lease, const pqpool_error *err, void *arg);
+
+/*
+ * Submit, as pqpool_submit() does; the answer comes by a callback, once, in pqpool_dispatch(). What is not PQPOOL_OK
+ * was not submitted, and there will be no callback. Do not block. Thread-safe.
+ */
+pqpool_code pqpool_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg,
+                             pqpool_error *err) PQPOOL_MUST_CHECK;
+pqpool_code pqpool_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                                 pqpool_group_callback callback, void *arg,
+                                 pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/* Asks for a lease; it waits in the same queue as everybody. options may be NULL. The lease begins in the thread that
+ * dispatches: there on_acquire runs, and the round trip of test_on_borrow. */
+pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *options,
+                              pqpool_lease_callback callback, void *arg, pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/*
+ * The pool's descriptor for poll(), epoll or any event loop: readable (level-triggered) as long as callbacks are
+ * ready; then call pqpool_dispatch(). It stays the same until pqpool_free(); it is non-blocking and close-on-exec,
+ * and the caller must neither read, write nor close it. -1: no pool.
+ */
+int pqpool_fd(pqpool *pool);
+
+/*
+ * Runs the callbacks that are ready, in this thread, and returns how many, or the negative of a pqpool_code. No lock
+ * is held: a callback may use the pool in every way, close it too (not free it), and take its time: nobody else's
+ * statements wait for it. Does not block by itself. Several threads may dispatch at once.
+ */
+int pqpool_dispatch(pqpool *pool);
 
 #ifdef __cplusplus
 }

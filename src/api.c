@@ -6,7 +6,9 @@
 
 #include "lease.h"
 #include "life.h"
+#include "request.h"
 #include "share.h"
+#include "ticket.h"
 
 const char *pqpool_version(void)
 {
@@ -175,7 +177,7 @@ pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats)
     pqpool_stats_data all;
     pqp_life_enter(pool);
     pqp_pool_lock(pool);
-    pqp_pool_stats_locked(pool, &all);
+    pqp_fleet_stats_locked(pool, &all);
     pqp_pool_unlock(pool);
     all.size = stats->size;
     memcpy(stats, &all, PQP_MIN(stats->size, sizeof all));
@@ -267,7 +269,7 @@ PGresult *pqpool_exec_stmt(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *
     if (check_size(stmt, 1, err) != PQPOOL_OK)
         return NULL;
     pqp_life_enter(pool);
-    if (pqp_life_leave(pool, pqp_share_run(pool, stmt, 1, &result, err)) != PQPOOL_OK && err)
+    if (pqp_life_leave(pool, pqp_share_run(pool, stmt, 1, PQPOOL_EACH, &result, err)) != PQPOOL_OK && err)
         err->row = -1; /* it is no group */
     return result;
 }
@@ -292,23 +294,27 @@ PGresult *pqpool_exec_params(pqpool *pool, const char *sql, int n_params, const 
     return pqpool_exec_stmt(pool, &stmt, err);
 }
 
+/* What can be wrong with a group before its members are looked at. */
+static pqpool_code check_group(const pqpool_stmt *stmts, int n, pqpool_group_mode mode, bool receiver,
+                               pqpool_error *err)
+{
+    if (n < 0 || (n > 0 && (!stmts || !receiver)))
+        return pqp_refuse(err, PQPOOL_EINVAL, "n is %d; stmts and results must hold that many", n);
+    if (mode != PQPOOL_EACH && mode != PQPOOL_ATOMIC)
+        return pqp_refuse(err, PQPOOL_EINVAL, "mode is %d: give PQPOOL_EACH or PQPOOL_ATOMIC", (int)mode);
+    return check_size(stmts, n, err);
+}
+
 pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
                             PGresult **results, pqpool_error *errors)
 {
     pqpool_error why;
     pqpool_code code = pqp_life_check(pool, &why);
-    if (code == PQPOOL_OK && (n < 0 || (n > 0 && (!stmts || !results))))
-        code = pqp_refuse(&why, PQPOOL_EINVAL, "n is %d; stmts and results must hold that many", n);
-    if (code == PQPOOL_OK && mode != PQPOOL_EACH)
-        code = pqp_refuse(&why, PQPOOL_EINVAL,
-                          "mode is %d: this version knows PQPOOL_EACH; for all or nothing use a "
-                          "transaction on a lease",
-                          (int)mode);
     if (code == PQPOOL_OK)
-        code = check_size(stmts, n, &why);
+        code = check_group(stmts, n, mode, results != NULL, &why);
     if (code == PQPOOL_OK) {
         pqp_life_enter(pool);
-        return pqp_life_leave(pool, pqp_share_run(pool, stmts, n, results, errors));
+        return pqp_life_leave(pool, pqp_share_run(pool, stmts, n, mode, results, errors));
     }
     for (int i = 0; i < n; i++) {
         if (results)
@@ -317,4 +323,143 @@ pqpool_code pqpool_exec_all(pqpool *pool, const pqpool_stmt *stmts, int n, pqpoo
             errors[i] = why;
     }
     return code;
+}
+
+/* ---- tickets and callbacks ---- */
+
+static pqpool_ticket *submit(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                             pqp_ticket_kind kind, bool group, pqpool_error *err)
+{
+    pqpool_error why;
+    pqpool_error *to = err ? err : &why; /* the code is needed in any case */
+    if (pqp_life_check(pool, to) != PQPOOL_OK)
+        return NULL;
+    if (!group && !stmts) {
+        pqp_refuse(to, PQPOOL_EINVAL, "stmt is NULL");
+        return NULL;
+    }
+    if (check_group(stmts, n, mode, true, to) != PQPOOL_OK)
+        return NULL;
+    pqp_error_clear(to);
+    pqp_life_enter(pool);
+    pqpool_ticket *ticket = pqp_ticket_submit(pool, stmts, n, mode, kind, to);
+    if (!ticket && !group)
+        to->row = -1;
+    (void)pqp_life_leave(pool, PQPOOL_OK);
+    return ticket;
+}
+
+pqpool_ticket *pqpool_submit(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *err)
+{
+    return submit(pool, stmt, 1, PQPOOL_EACH, (pqp_ticket_kind){0}, false, err);
+}
+
+PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err)
+{
+    if (!ticket) {
+        pqp_refuse(err, PQPOOL_EINVAL, "ticket is NULL: did pqpool_submit() fail?");
+        return NULL;
+    }
+    if (timeout_ms < PQPOOL_DEFAULT) {
+        pqp_refuse(err, PQPOOL_EINVAL,
+                   "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT", timeout_ms);
+        return NULL;
+    }
+    pqpool *pool = pqp_ticket_pool(ticket);
+    if (pqp_life_check(pool, err) != PQPOOL_OK)
+        return NULL;
+    pqp_life_enter(pool);
+    PGresult *result = pqp_ticket_wait(ticket, pqp_deadline(pqp_now(), timeout_ms), err);
+    (void)pqp_life_leave(pool, PQPOOL_OK);
+    return result;
+}
+
+void pqpool_abandon(pqpool_ticket *ticket)
+{
+    pqpool *pool = ticket ? pqp_ticket_pool(ticket) : NULL;
+    if (pqp_life_check(pool, NULL) != PQPOOL_OK)
+        return;
+    pqp_life_enter(pool);
+    pqp_ticket_abandon(ticket);
+    (void)pqp_life_leave(pool, PQPOOL_OK);
+}
+
+int pqpool_ticket_done(const pqpool_ticket *ticket)
+{
+    return ticket && pqp_ticket_done(ticket);
+}
+
+pqpool_code pqpool_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg,
+                             pqpool_error *err)
+{
+    pqpool_error why;
+    pqpool_error *to = err ? err : &why;
+    if (!callback)
+        return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
+    bool done =
+        submit(pool, stmt, 1, PQPOOL_EACH, (pqp_ticket_kind){.one = callback, .arg = arg}, false, to) != NULL;
+    return done ? PQPOOL_OK : (pqpool_code)to->code;
+}
+
+pqpool_code pqpool_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                                 pqpool_group_callback callback, void *arg, pqpool_error *err)
+{
+    pqpool_error why;
+    pqpool_error *to = err ? err : &why;
+    if (!callback)
+        return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
+    bool done =
+        submit(pool, stmts, n, mode, (pqp_ticket_kind){.group = callback, .arg = arg}, true, to) != NULL;
+    return done ? PQPOOL_OK : (pqpool_code)to->code;
+}
+
+pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *options,
+                              pqpool_lease_callback callback, void *arg, pqpool_error *err)
+{
+    pqpool_code code = pqp_life_check(pool, err);
+    if (code != PQPOOL_OK)
+        return code;
+    if (!callback)
+        return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
+    int timeout_ms = PQPOOL_DEFAULT;
+    if (options) {
+        if (options->size < sizeof *options || options->size > 4096)
+            return pqp_refuse(err, PQPOOL_EINVAL,
+                              "options->size is %zu: begin the initialiser with PQPOOL_ACQUIRE",
+                              options->size);
+        if (options->flags != 0 || options->scope)
+            return pqp_refuse(err, PQPOOL_EINVAL, "flags and scope must be 0 in this version");
+        timeout_ms = options->timeout_ms;
+    }
+    if (timeout_ms < PQPOOL_DEFAULT)
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
+                          timeout_ms);
+    int64_t ms = timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms;
+    pqp_error_clear(err);
+    pqp_life_enter(pool);
+    return pqp_life_leave(pool, pqp_request_lease(pool, pqp_deadline(pqp_now(), ms), callback, arg, err));
+}
+
+int pqpool_fd(pqpool *pool)
+{
+    return pqp_life_check(pool, NULL) == PQPOOL_OK ? pool->delivery.fd : -1;
+}
+
+int pqpool_dispatch(pqpool *pool)
+{
+    pqpool_code code = pqp_life_check(pool, NULL);
+    if (code != PQPOOL_OK)
+        return -(int)code;
+    int n = 0;
+    pqp_life_enter(pool);
+    /* Those that are ready now; what their callbacks bring about is for the next time, or it might never end. */
+    for (int ready = pqp_delivery_count(&pool->delivery); n < ready; n++) {
+        pqp_parcel *parcel = pqp_delivery_take(&pool->delivery);
+        if (!parcel)
+            break;
+        parcel->open(parcel);
+    }
+    (void)pqp_life_leave(pool, PQPOOL_OK);
+    return n;
 }

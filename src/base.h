@@ -38,6 +38,8 @@
 enum {
     PQP_RANK_POOL = 10,
     PQP_RANK_LANE = 20,
+    PQP_RANK_PLAN = 30,
+    PQP_RANK_DELIVERY = 35,
     PQP_RANK_EVENT = 40,
     PQP_RANK_DEPOT = 50,
     PQP_RANK_PARKER = 60,
@@ -47,8 +49,22 @@ enum {
 #include "model/sched.h" /* pqp_mutex, pqp_cond, PQP_POINT(), PQP_PLANTED() of the model */
 #else
 
-#define PQP_POINT() ((void)0)    /* the model switches threads here */
-#define PQP_PLANTED(fault) false /* the model plants faults here, to show that it finds them */
+#define PQP_POINT() ((void)0) /* the model switches threads here */
+
+/* Faults that tests plant, to show that they would find them. */
+#ifdef PQP_PLANTS
+enum {
+    PQP_PLANT_LOST_WAKEUP = 1,
+    PQP_PLANT_LOST_DRIVER,
+    PQP_PLANT_SHIFTED_FLIGHT,
+    PQP_PLANT_PLAN_WITHOUT_TYPES,
+    PQP_PLANT_SKIPPED_CLEAN,
+};
+extern _Atomic int pqp_planted; /* the test's */
+#define PQP_PLANTED(fault) (atomic_load(&pqp_planted) == PQP_PLANT_##fault)
+#else
+#define PQP_PLANTED(fault) false
+#endif
 
 typedef struct pqp_mutex {
     pthread_mutex_t m;
@@ -119,6 +135,7 @@ void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
 #define pqp_cas(p, expected, v) (PQP_POINT(), atomic_compare_exchange_strong((p), (expected), (v)))
 /* A hint or a statistic, of which an old value does no harm. */
 #define pqp_peek(p) atomic_load_explicit((p), memory_order_relaxed)
+#define pqp_poke(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 
 /*
  * A typed, intrusive, doubly linked list. PQP_LIST(name, type, link) defines the struct `name` and static

@@ -21,30 +21,13 @@ static pqp_time next_deadline(const pqp_call *call)
     return first;
 }
 
-static void give_up(pqp_call *call, pqp_stmt *m, pqpool_outcome outcome)
-{
-    m->code = PQPOOL_ETIMEDOUT;
-    m->outcome = outcome;
-    call->remaining--;
-}
-
-/* Takes what is past its time out of the call: unsent ones leave the lane, sent ones keep their place. */
+/* Takes what is past its time out of the call. */
 static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
 {
     pqp_lane_take_inbox(l); /* ours may still lie there */
-    for (pqp_stmt *m = call->members; m; m = m->sibling) {
-        if (m->state == PQP_STMT_PENDING &&
-            (now >= m->deadline || (!call->sent && now >= call->unsent_deadline))) {
-            pqp_stmt_list_remove(&l->backlog, m);
-            atomic_fetch_sub_explicit(&l->load, 1, memory_order_relaxed);
-            m->state = PQP_STMT_DONE;
-            give_up(call, m, PQPOOL_NOT_SENT);
-        } else if (m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline) {
-            m->given_up = true;
-            pqp_lane_fence_stall(l);
-            give_up(call, m, PQPOOL_UNKNOWN);
-        }
-    }
+    for (pqp_stmt *m = call->members; m; m = m->sibling)
+        if (pqp_lane_due(m, now))
+            pqp_lane_give_up(l, m, PQPOOL_ETIMEDOUT);
 }
 
 /*
@@ -73,26 +56,38 @@ static void drive(pqp_lane *l, pqp_call *call)
     l->driver_call = NULL;
 }
 
-bool pqp_call_submit(pqp_call *call, pqp_lane *l)
+void pqp_call_ready(pqp_call *call)
 {
-    pqp_stmt *newest = NULL, *oldest = call->members;
     call->remaining = call->sent = 0;
     call->waking = false;
+    pqp_poke(&call->lane, NULL);
     pqp_parker_reset(&call->parker);
-    for (pqp_stmt *m = oldest; m; m = m->sibling) {
+    for (pqp_stmt *m = call->members; m; m = m->sibling) {
         m->call = call;
         m->state = PQP_STMT_PENDING;
-        m->given_up = m->headed_loss = m->result_is_error = m->send_refused = m->taints = false;
+        m->given_up = m->headed_loss = m->result_is_error = m->send_refused = m->taints = m->stale = false;
         m->result = NULL;
-        m->inbox_next = newest;
-        newest = m;
         call->remaining++;
     }
-    atomic_fetch_add_explicit(&l->load, call->remaining, memory_order_relaxed);
+}
+
+void pqp_call_push(pqp_call *call, pqp_lane *l)
+{
+    pqp_stmt *newest = NULL, *oldest = call->members;
+    for (pqp_stmt *m = oldest; m; m = m->sibling) {
+        m->inbox_next = newest;
+        newest = m;
+    }
+    pqp_poke(&call->lane, l); /* the push below publishes it */
     pqp_stmt *top = pqp_load(&l->inbox);
     do
         oldest->inbox_next = top;
     while (!pqp_cas(&l->inbox, &top, newest));
+}
+
+bool pqp_call_submit(pqp_call *call, pqp_lane *l)
+{
+    pqp_call_push(call, l);
     if (pqp_load(&l->held))
         return false; /* that holder finds it on his way out */
     pqp_lane_lock(l);
@@ -140,6 +135,7 @@ void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving)
 
 void pqp_call_run(pqp_call *call, pqp_lane *l)
 {
+    pqp_call_ready(call);
     pqp_call_wait(call, l, pqp_call_submit(call, l));
 }
 
@@ -155,6 +151,19 @@ void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving)
     if (driving || pqp_lane_drives(l, call)) {
         l->driver = PQP_DRIVER_NONE;
         l->driver_call = NULL;
+    }
+    pqp_lane_unlock(l, NULL);
+}
+
+void pqp_call_withdraw(pqp_call *call, pqp_lane *l)
+{
+    pqp_lane_lock(l);
+    pqp_lane_take_inbox(l);
+    /* By the lane's list, not the call's: by now the call may be on its way to another lane. */
+    for (pqp_stmt *m = l->backlog.head, *next; m; m = next) {
+        next = m->link.next;
+        if (m->call == call && !call->sent)
+            pqp_lane_give_up(l, m, PQPOOL_ECANCELED);
     }
     pqp_lane_unlock(l, NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * call: a blocked caller and his statements, one or a group, on one lane: he hands them in, waits or drives,
- * and leaves with an answer for each, or by his deadline.
+ * call: a caller and his statements, one or a group, on one lane: he hands them in, waits or drives, and leaves
+ * with an answer for each, or by his deadline.
  */
 #ifndef PQP_CALL_H
 #define PQP_CALL_H
@@ -12,15 +12,21 @@ void pqp_call_fini(void *call);
 
 /*
  * Runs all members of the call and returns when each has its code and outcome: answered, failed, or past its
- * deadline. Then pqp_call_part(). The caller must have pinned the lane.
+ * deadline. Then pqp_call_part(). The caller must have pinned the lane, and reserved room.
  */
 void pqp_call_run(pqp_call *call, pqp_lane *l);
 
-/* The halves of it: submit (true: the caller is the driver, and must go on), then wait; or, for one who no
- * longer wants the answers, abandon, which gives up whatever has none yet. */
+/* Its steps: make the members ready; hand them to the lane, in one step (true: the caller is the driver, and must
+ * go on) or in two, of which the first takes no lock and the second is pqp_lane_nudge(); then wait; or, for one
+ * who no longer wants the answers, abandon, which gives up whatever has none yet. */
+void pqp_call_ready(pqp_call *call);
+void pqp_call_push(pqp_call *call, pqp_lane *l);
 bool pqp_call_submit(pqp_call *call, pqp_lane *l);
 void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving);
 void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving);
+
+/* For a call that nobody waits for: as long as nothing of it is sent, nothing will be. */
+void pqp_call_withdraw(pqp_call *call, pqp_lane *l);
 
 /* Leaves members that were given up in flight to the lane and takes them out of call->members: their objects
  * return to the depot when their answers have been dropped. The members that remain are the caller's. */

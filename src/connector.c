@@ -91,7 +91,12 @@ static bool ensure_lane(pqpool *p, pqp_slot *slot)
     pqp_lane *lane = malloc(sizeof *lane);
     if (!lane)
         return false;
-    if (pqp_lane_init(lane, &pqp_transport_libpq, &p->stmts, pqp_pool_kick, p) != 0)
+    pqp_lane_owner owner = {.stmts = &p->stmts,
+                            .tell_keeper = pqp_fleet_kick,
+                            .tell_room = pqp_pool_settle,
+                            .waiting = &p->sharers_waiting,
+                            .owner = p};
+    if (pqp_lane_init(lane, &pqp_transport_libpq, &owner) != 0)
         goto no_lane;
     if (pqp_wire_init(&lane->wire) != 0)
         goto no_wire;
@@ -109,27 +114,36 @@ no_lane:
 static void share_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
+    pqp_time deadline = pqp_now() + RESET_TIME;
+    pqp_session_terms session = {0};
     pqp_pool_lock(p);
-    int window = (int)p->options.pipeline_depth;
+    pqp_lane_terms terms = {.window = (int)p->options.pipeline_depth};
+    int64_t timeout_ms = p->options.statement_timeout;
     pqp_pool_unlock(p);
-    if (!job->fresh &&
-        !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME)) {
+    if (!job->fresh && !PQP_PLANTED(SKIPPED_CLEAN) &&
+        !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, deadline)) {
         pqp_pool_lock(p); /* this one is no good, most likely lost: those who wait get another */
-        job->slot->to_lane = false;
-        pqp_pool_scrap_locked(p, job->slot, "it could not be cleaned");
+        pqp_pool_unclean_locked(p, job->slot, "it could not be cleaned");
         return;
     }
-    const char *why_not =
-        ensure_lane(p, job->slot) ? pqp_session_share(job->conn) : "out of memory or descriptors";
+    const char *why_not = ensure_lane(p, job->slot)
+                              ? pqp_session_share(job->conn, timeout_ms, &session, deadline)
+                              : "out of memory or descriptors";
     if (!why_not) {
+        terms.round_trip = session.round_trip;
+        terms.session_timeout_ms = session.statement_timeout_ms;
+        pqp_time slow = pqp_load(&p->slow_lane_time);
+        terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
-        pqp_lane_open(job->slot->lane, window);
+        pqp_lane_open(job->slot->lane, &terms);
     }
     pqp_pool_lock(p);
-    if (why_not)
+    if (!why_not)
+        pqp_pool_shared_locked(p, job->slot);
+    else if (PQstatus(job->conn) == CONNECTION_OK)
         pqp_pool_unshareable_locked(p, job->slot, why_not);
     else
-        pqp_pool_shared_locked(p, job->slot);
+        pqp_pool_unclean_locked(p, job->slot, "it was lost while it was made a shared one");
 }
 
 static void clean_slot(pqp_job *job)
@@ -142,7 +156,7 @@ static void clean_slot(pqp_job *job)
     if (clean)
         pqp_pool_cleaned_locked(p, job->slot);
     else
-        pqp_pool_scrap_locked(p, job->slot, "a shared connection could not be cleaned");
+        pqp_fleet_scrap_locked(p, job->slot, "a shared connection could not be cleaned");
 }
 
 static void probe_slot(pqp_job *job)
@@ -154,7 +168,7 @@ static void probe_slot(pqp_job *job)
     if (answers)
         pqp_pool_cleaned_locked(p, job->slot);
     else
-        pqp_pool_scrap_locked(p, job->slot, "the server did not answer a probe");
+        pqp_fleet_scrap_locked(p, job->slot, "the server did not answer a probe");
 }
 
 static void close_slot(pqp_job *job)
@@ -266,7 +280,7 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
         if (!s->job)
             continue;
         if (now < s->since + patience) {
-            pqp_pool_due_locked(p, s->since + patience);
+            pqp_fleet_due_locked(p, s->since + patience);
             continue;
         }
         pqpool_error why;
@@ -293,6 +307,6 @@ void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, 
     if (clean)
         pqp_pool_cleaned_locked(p, slot);
     else
-        pqp_pool_scrap_locked(p, slot, "its session could not be reset");
+        pqp_fleet_scrap_locked(p, slot, "its session could not be reset");
     pqp_pool_unlock(p);
 }

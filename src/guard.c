@@ -598,6 +598,9 @@ pqp_verdict pqp_guard_check(const char *sql)
             break;
         take_token(&r);
     }
+    static const char *const planned[] = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE",
+                                          "VALUES", "WITH",   "TABLE",  NULL};
+    r.verdict.plannable = is_one_of(&r.first, planned);
     return r.verdict;
 }
 

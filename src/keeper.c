@@ -4,7 +4,9 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "admission.h"
 #include "connector.h"
+#include "run.h"
 
 enum { EVENTS_AT_ONCE = 64 };
 
@@ -29,16 +31,16 @@ static void retire_idle(pqpool *p, pqp_time now)
     for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
         prev = s->link.prev;
         if (pqp_load(&s->suspect)) {
-            pqp_pool_scrap_locked(p, s, "the server ended it while it was in use");
+            pqp_fleet_scrap_locked(p, s, "the server ended it while it was in use");
             spare--;
         } else if (s->expires <= now) {
-            pqp_pool_scrap_locked(p, s, "it had reached max_lifetime");
+            pqp_fleet_scrap_locked(p, s, "it had reached max_lifetime");
             spare--;
         } else if (spare > 0 && s->since + idle_timeout <= now) {
-            pqp_pool_scrap_locked(p, s, "it was idle for idle_timeout");
+            pqp_fleet_scrap_locked(p, s, "it was idle for idle_timeout");
             spare--;
         } else {
-            pqp_pool_due_locked(p, PQP_MIN(s->expires, spare > 0 ? s->since + idle_timeout : PQP_NEVER));
+            pqp_fleet_due_locked(p, PQP_MIN(s->expires, spare > 0 ? s->since + idle_timeout : PQP_NEVER));
         }
     }
 }
@@ -52,7 +54,7 @@ static void probe_idle(pqpool *p, pqp_time now)
         prev = s->link.prev;
         pqp_time at = PQP_MAX(s->since, s->probed) + every;
         if (at > now) {
-            pqp_pool_due_locked(p, at);
+            pqp_fleet_due_locked(p, at);
             continue;
         }
         s->job = NULL;
@@ -73,9 +75,9 @@ static void retire_lanes(pqpool *p, pqp_time now)
         }
         pqp_time at = PQP_MIN(s->expires, s->quiet_since + quiet_limit);
         if (at <= now)
-            pqp_pool_drain_locked(p, s);
+            pqp_fleet_drain_locked(p, s);
         else
-            pqp_pool_due_locked(p, at);
+            pqp_fleet_due_locked(p, at);
     }
 }
 
@@ -103,7 +105,7 @@ static void cut_when_stuck(pqp_slot *s, bool stuck)
         pqp_lane_cut(s->lane, "it did not answer after all its callers had given up");
 }
 
-static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
+static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
 {
     pqp_tended t = pqp_lane_tend(s->lane, ready);
     cut_when_stuck(s, t.stuck && !t.dead);
@@ -111,6 +113,7 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
     if (t.looked || t.dead)
         pqp_store(&s->suspect, 0);
     watch(p, s, fd, mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
+    *due = PQP_MIN(*due, t.due);
     if (!t.vacant) {
         if (pqp_load(&p->lane_wanted)) { /* it may have ended what its caller had given up */
             pqp_pool_lock(p);
@@ -122,7 +125,8 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready)
         pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id,
                 s->lane->why.message);
     pqp_pool_lock(p);
-    if (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING)
+    bool parked = s->state == PQP_SLOT_LANE && s->alone && !t.dead && !t.condemned;
+    if (!parked && (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING))
         pqp_pool_vacated_locked(p, s,
                                 t.dead        ? "it was lost"
                                 : t.condemned ? "its session was changed"
@@ -137,7 +141,7 @@ typedef struct lane_ref {
 
 /* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them
  * out of these states. That a socket hung up is told once; as long as a caller drives, it is his to find, but
- * he may have his answer and go before he does. Returns how soon to look again. */
+ * he may have his answer and go before he does. Returns when to look again. */
 static pqp_time tend_lanes(pqpool *p)
 {
     lane_ref lanes[2 * PQP_LANES_MAX];
@@ -148,11 +152,11 @@ static pqp_time tend_lanes(pqpool *p)
         for (pqp_slot *s = p->slots.in [states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
             lanes[n++] = (lane_ref){s, s->fd};
     pqp_pool_unlock(p);
-    pqp_time soon = PQP_NEVER;
+    pqp_time soon = PQP_NEVER, due = PQP_NEVER;
     for (int i = 0; i < n; i++) {
         pqp_slot *s = lanes[i].slot;
         bool tls = s->watched && s->lane->wire.tls;
-        tend_lane(p, s, lanes[i].fd, tls || pqp_load(&s->suspect));
+        tend_lane(p, s, lanes[i].fd, tls || pqp_load(&s->suspect), &due);
         if (pqp_load(&s->suspect))
             soon = PQP_MIN(soon, SUSPECT_LOOK);
         else if (s->watched && s->lane->wire.tls)
@@ -160,23 +164,26 @@ static pqp_time tend_lanes(pqpool *p)
         else if (s->stuck_since)
             soon = PQP_MIN(soon, STUCK_LOOK);
     }
-    return soon;
+    if (soon != PQP_NEVER)
+        due = PQP_MIN(due, pqp_now() + soon);
+    return due;
 }
 
 /* A connection's socket has something to say: the server hung up, or it is a lane we drive. */
 static void socket_event(pqpool *p, pqp_slot *s, uint32_t events)
 {
     bool lane = false;
+    pqp_time due = PQP_NEVER; /* the next round asks again */
     pqp_pool_lock(p);
     int fd = s->fd;
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         pqp_store(&s->suspect, 1);
     if (s->state == PQP_SLOT_IDLE && pqp_load(&s->suspect))
-        pqp_pool_scrap_locked(p, s, "the server ended it while it was idle");
+        pqp_fleet_scrap_locked(p, s, "the server ended it while it was idle");
     lane = s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING;
     pqp_pool_unlock(p);
     if (lane)
-        tend_lane(p, s, fd, true);
+        tend_lane(p, s, fd, true, &due);
 }
 
 /* ---- the loop ---- */
@@ -191,9 +198,10 @@ static pqp_time housekeep(pqpool *p, bool *stop)
         retire_idle(p, now);
         probe_idle(p, now);
         retire_lanes(p, now);
-        pqp_pool_due_locked(p, now + p->options.keeper_interval * PQP_MS);
+        pqp_fleet_due_locked(p, now + p->options.keeper_interval * PQP_MS);
     }
     pqp_connector_give_up_stuck_locked(p, now);
+    pqp_admission_expire_locked(p, now);
     pqp_pool_settle_locked(p);
     pqp_time due = PQP_MIN(p->due, now > PQP_NEVER - LONGEST_SLEEP ? PQP_NEVER : now + LONGEST_SLEEP);
     p->kick = false; /* what it asks for is being done */
@@ -211,9 +219,8 @@ static void *keep(void *arg)
         pqp_time due = housekeep(p, &stop);
         if (!pqp_connector_start(p))
             due = PQP_MIN(due, pqp_now() + THREAD_RETRY);
-        pqp_time soon = tend_lanes(p);
-        if (soon != PQP_NEVER)
-            due = PQP_MIN(due, pqp_now() + soon);
+        pqp_run_go_on(p);
+        due = PQP_MIN(due, tend_lanes(p));
         int n = stop ? 0 : epoll_wait(p->epoll_fd, events, EVENTS_AT_ONCE, pqp_poll_ms(due, pqp_now()));
         for (int i = 0; i < n; i++) {
             eventfd_t ignored;

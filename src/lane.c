@@ -48,6 +48,11 @@
  * its place, and its answer is read and dropped; the object stays with the lane (call = NULL). When it is the head,
  * the lane takes nothing new: it may run for ever, and nobody should stand behind it.
  *
+ * UNITS. What lies between two Syncs is one transaction of the server's, and fails as one. Mostly that is one
+ * statement; the members of an all-or-nothing group share one unit. Before a statement its unit may hold a Parse
+ * (its prepared statement is not there yet) and the setting of its time-out. Each such part gets one result, so
+ * counting parts tells what a result is about; only the Sync tells that it stands.
+ *
  * There is no time-out in here but the callers' own, and no thread. Nothing that can block is called under
  * the lock: never PQgetResult while PQisBusy, never connect or PQfinish.
  */
@@ -62,23 +67,31 @@ enum { SEND_STATEMENTS = 64, SEND_BYTES = 64 * 1024 };
  * what the other side is not ready for, so this bounds memory on both. */
 enum { FLIGHT_BYTES = 4 * 1024 * 1024 };
 
-/* A unit of one statement yields at most two NULLs in a row; a third is libpq after the end. */
+/* libpq has at most two NULLs in a row for us between answers; a third is libpq after the end. */
 enum { ENDS_MAX = 2 };
 
-int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, pqp_depot *stmts, void (*tell_keeper)(void *),
-                  void *owner)
+/* Whose the statement is that sets a time-out: no plan has this number. */
+#define SETTING_PLAN UINT64_MAX
+
+#define MARGIN_MIN (5 * PQP_MS)
+
+int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *owner)
 {
     memset(l, 0, sizeof *l);
     l->tp = tp;
-    l->stmts = stmts;
-    l->tell_keeper = tell_keeper;
-    l->owner = owner;
+    l->stmts = owner->stmts;
+    l->tell_keeper = owner->tell_keeper;
+    l->tell_room = owner->tell_room;
+    l->waiting = owner->waiting;
+    l->owner = owner->owner;
+    l->alarm = PQP_NEVER;
     return pqp_mutex_init(&l->mu, PQP_RANK_LANE);
 }
 
 void pqp_lane_fini(pqp_lane *l)
 {
     assert(!l->flight.head && !l->backlog.head);
+    pqp_prepared_fini(&l->prepared);
     pqp_mutex_destroy(&l->mu);
 }
 
@@ -104,7 +117,10 @@ static void give_words(pqp_call *call)
 {
     while (call) {
         pqp_call *next = call->wake_next;
-        pqp_parker_post(&call->parker, call->wake_word);
+        if (call->over)
+            call->over(call);
+        else
+            pqp_parker_post(&call->parker, call->wake_word);
         call = next;
     }
 }
@@ -116,18 +132,42 @@ bool pqp_lane_drives(const pqp_lane *l, const pqp_call *call)
 
 /* ---- answers ---- */
 
-/* The statement is over. Its owner is woken when it was the last of his call. */
+void pqp_stmt_put(pqp_depot *stmts, pqp_stmt *m)
+{
+    pqp_plan_unpin(m->plan);
+    m->plan = NULL;
+    pqp_depot_put(stmts, m);
+}
+
+/* One member of the call has its code and outcome. The owner is woken when it was the last. */
+static void end_member(pqp_lane *l, pqp_call *call)
+{
+    if (--call->remaining > 0 || call->waking)
+        return;
+    if (!pqp_lane_drives(l, call))
+        wake(l, call, PQP_WORD_DONE);
+    else if (!l->driver_awake)
+        l->kick = true; /* he is in poll() or on his way there */
+}
+
+static void leave(pqp_lane *l, pqp_stmt *m)
+{
+    atomic_fetch_sub(&l->load, 1);
+    l->freed = true;
+    m->state = PQP_STMT_DONE;
+}
+
+/* The statement is over. */
 static void finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome outcome)
 {
-    atomic_fetch_sub_explicit(&l->load, 1, memory_order_relaxed);
+    leave(l, m);
     atomic_fetch_add_explicit(&l->served, 1, memory_order_relaxed);
-    m->state = PQP_STMT_DONE;
     if (m->given_up || !m->call) {
         if (m->result)
             l->tp->clear(m->result);
         m->result = NULL;
         if (!m->call)
-            pqp_depot_put(l->stmts, m);
+            pqp_stmt_put(l->stmts, m);
         return;
     }
     if (m->result && code != PQPOOL_OK && code != PQPOOL_ESERVER) {
@@ -136,13 +176,31 @@ static void finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome ou
     }
     m->code = code;
     m->outcome = outcome;
-    pqp_call *call = m->call;
-    if (--call->remaining > 0 || call->waking)
-        return;
-    if (!pqp_lane_drives(l, call))
-        wake(l, call, PQP_WORD_DONE);
-    else if (!l->driver_awake)
-        l->kick = true; /* he is in poll() or on his way there */
+    end_member(l, m->call);
+}
+
+bool pqp_lane_due(const pqp_stmt *m, pqp_time now)
+{
+    if (m->state == PQP_STMT_PENDING)
+        return now >= m->deadline || (!m->call->sent && now >= m->call->unsent_deadline);
+    return m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline;
+}
+
+void pqp_lane_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code)
+{
+    m->code = code;
+    m->outcome = m->state == PQP_STMT_SENT ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT;
+    if (m->state == PQP_STMT_SENT) {
+        m->given_up = true;
+        pqp_lane_fence_stall(l);
+    } else {
+        pqp_stmt_list_remove(&l->backlog, m);
+        leave(l, m);
+    }
+    if (m->call->over)
+        end_member(l, m->call);
+    else
+        m->call->remaining--; /* its owner is here himself */
 }
 
 /* A head nobody waits for any more holds up all behind it, perhaps for ever: whoever comes now gets another
@@ -157,18 +215,50 @@ static pqp_stmt *flight_shift(pqp_lane *l)
 {
     pqp_stmt *m = pqp_stmt_list_shift(&l->flight);
     l->flight_bytes -= m->bytes;
-    pqp_lane_fence_stall(l);
     return m;
 }
 
-/* The head's sync point has come: now, and not before, its answer is final. */
-static void finish_head(pqp_lane *l)
+/* The head unit is over; how long it ran tells what its statement costs. */
+static void note_head(pqp_lane *l, const pqp_stmt *m, pqp_time now)
 {
-    pqp_stmt *m = flight_shift(l);
-    if (l->tainted && !m->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
-        finish(l, m, PQPOOL_ELOST, PQPOOL_UNKNOWN);
-    else
-        finish(l, m, m->result_is_error ? PQPOOL_ESERVER : PQPOOL_OK, PQPOOL_DONE);
+    pqp_time ran = now - pqp_peek(&l->head_since);
+    if (m->plan && !m->joined)
+        pqp_plan_took(m->plan, m->alone ? ran - l->round_trip : ran, l->cost_cap);
+}
+
+static void next_head(pqp_lane *l, pqp_time now)
+{
+    l->answering = NULL;
+    pqp_poke(&l->head_since, l->flight.head ? now : 0);
+    pqp_lane_fence_stall(l);
+}
+
+/*
+ * Ends the head unit. error: that of a member, which undid what the others did (NULL: none). They are then
+ * CANCELED, but no less final than the one that failed.
+ */
+static void finish_unit(pqp_lane *l, const pqp_stmt *error, pqpool_code code, pqpool_outcome outcome)
+{
+    bool more;
+    do {
+        pqp_stmt *m = flight_shift(l);
+        more = m->joined;
+        if (m == error)
+            finish(l, m, PQPOOL_ESERVER, PQPOOL_DONE);
+        else if (error)
+            finish(l, m, PQPOOL_ECANCELED, PQPOOL_DONE);
+        else
+            finish(l, m, code, outcome);
+    } while (more && l->flight.head);
+}
+
+/* The error in the head unit, if one has come. */
+static pqp_stmt *unit_error(const pqp_lane *l)
+{
+    for (pqp_stmt *m = l->flight.head; m; m = m->joined ? m->link.next : NULL)
+        if (m->result_is_error)
+            return m;
+    return NULL;
 }
 
 /* Nothing of these was sent; their owners may try another lane. */
@@ -176,6 +266,17 @@ static void return_backlog(pqp_lane *l)
 {
     for (pqp_stmt *m; (m = pqp_stmt_list_shift(&l->backlog));)
         finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
+}
+
+/* A unit without its Sync can't commit, unless it commits by itself. */
+static void finish_unsynced(pqp_lane *l)
+{
+    for (; l->unsynced > 0; l->unsynced--) {
+        pqp_stmt *m = l->flight.tail;
+        pqp_stmt_list_remove(&l->flight, m);
+        l->flight_bytes -= m->bytes;
+        finish(l, m, PQPOOL_ELOST, m->commits_itself ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT);
+    }
 }
 
 /*
@@ -189,19 +290,18 @@ static void lose(pqp_lane *l, const pqp_answer *fatal)
     pqp_proof proof = fatal ? fatal->proof : PQP_PROOF_NONE;
     l->dead = true;
     pqp_store(&l->accepting, 0);
+    pqp_poke(&l->ended, 1);
     if (!l->condemned)
         l->tp->describe(&l->wire, fatal ? fatal->result : NULL, &l->why);
     l->want_write = false;
+    finish_unsynced(l);
     for (bool head = true; l->flight.head; head = false) {
-        pqp_stmt *m = flight_shift(l);
-        if (head && m->result_is_error) {
-            finish(l, m, PQPOOL_ESERVER, PQPOOL_DONE);
-            continue;
-        }
-        m->headed_loss = head && !(fatal && fatal->spoke);
+        for (pqp_stmt *m = l->flight.head; m; m = m->joined ? m->link.next : NULL)
+            m->headed_loss = head && !(fatal && fatal->spoke);
         bool not_run = proof == PQP_PROOF_ALL || (proof == PQP_PROOF_BEHIND && !head);
-        finish(l, m, PQPOOL_ELOST, not_run ? PQPOOL_NOT_RUN : PQPOOL_UNKNOWN);
+        finish_unit(l, head ? unit_error(l) : NULL, PQPOOL_ELOST, not_run ? PQPOOL_NOT_RUN : PQPOOL_UNKNOWN);
     }
+    next_head(l, 0);
     return_backlog(l);
 }
 
@@ -212,8 +312,38 @@ static void condemn(pqp_lane *l, const char *reason)
         return;
     l->condemned = true;
     pqp_store(&l->accepting, 0);
+    pqp_poke(&l->ended, 1);
     pqp_fail(&l->why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "the shared connection was closed: %s", reason);
     return_backlog(l);
+}
+
+static void fall_out_of_step(pqp_lane *l)
+{
+    condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)");
+    lose(l, NULL);
+}
+
+/* The head unit's sync point has come: now, and not before, its answers are final. */
+static void finish_head(pqp_lane *l, pqp_time now)
+{
+    pqp_stmt *head = l->flight.head, *error = unit_error(l);
+    for (pqp_stmt *m = head; m && !error; m = m->joined ? m->link.next : NULL)
+        if (!m->result && m->parts[0] != PQP_PART_ASIDE) {
+            fall_out_of_step(l);
+            return;
+        }
+    if (!error && !l->tainted)
+        note_head(l, head, now);
+    if (l->tainted &&
+        !head->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
+        finish_unit(l, NULL, PQPOOL_ELOST, PQPOOL_UNKNOWN);
+    else
+        finish_unit(l, error, PQPOOL_OK, PQPOOL_DONE);
+    if (PQP_PLANTED(SHIFTED_FLIGHT) && l->flight.count > 1) {
+        pqp_stmt *m = pqp_stmt_list_shift(&l->flight);
+        pqp_stmt_list_insert(&l->flight, l->flight.head, m);
+    }
+    next_head(l, now);
 }
 
 /* Keeps the unit's answer so far: the first error wins, else the latest result. */
@@ -229,9 +359,69 @@ static void keep(pqp_lane *l, pqp_stmt *m, PGresult *result, bool is_error)
     m->result_is_error = is_error;
 }
 
+/* Which statement of the head unit the next answer belongs to. */
+static pqp_stmt *answering(pqp_lane *l)
+{
+    pqp_stmt *m = l->answering ? l->answering : l->flight.head;
+    while (m->answered == m->n_parts && m->joined && m->link.next)
+        m = m->link.next;
+    return l->answering = m;
+}
+
+static int place_of(const pqp_stmt *m, pqp_part part)
+{
+    return part == PQP_PART_PARSE || part == PQP_PART_BODY ? m->plan->place + 1 : 0;
+}
+
+/* What the server says of the prepared statements a statement was sent with. */
+static void note_prepared(pqp_lane *l, pqp_stmt *m, pqp_part part, const pqp_answer *a)
+{
+    bool setting = part == PQP_PART_SETTING || part == PQP_PART_SETTING_PARSE;
+    uint32_t number = setting ? m->setting_number : m->number;
+    if (number == 0)
+        return;
+    if (part == PQP_PART_PARSE || part == PQP_PART_SETTING_PARSE) {
+        pqp_prepared_parsed(&l->prepared, place_of(m, part), number, a->kind == PQP_NEXT_RESULT);
+    } else if (a->kind == PQP_NEXT_ERROR && a->stale != PQP_NOT_STALE) {
+        pqp_prepared_refused(&l->prepared, place_of(m, part), number, a->stale == PQP_STALE_GONE);
+        m->stale = true;
+    }
+}
+
+/* One of the answers of a unit: to each part of each of its statements there is one, and at the Sync there may be
+ * an error more. */
+static void take_answer(pqp_lane *l, const pqp_answer *a)
+{
+    pqp_stmt *m = answering(l);
+    if (m->answered == m->n_parts) {
+        if (a->kind == PQP_NEXT_ERROR) {
+            keep(l, m, a->result, true);
+            return;
+        }
+        if (a->result)
+            l->tp->clear(a->result);
+        fall_out_of_step(l);
+        return;
+    }
+    pqp_part part = m->parts[m->answered++];
+    note_prepared(l, m, part, a);
+    if (part == PQP_PART_ASIDE || (part != PQP_PART_BODY && a->kind != PQP_NEXT_ERROR)) {
+        if (a->result)
+            l->tp->clear(a->result);
+        return;
+    }
+    if (a->kind == PQP_NEXT_STATE) {
+        condemn(l, "a statement changed the state of its session");
+        l->tainted = m->taints = true;
+    }
+    if (a->kind != PQP_NEXT_ABORTED) /* the error that caused it is the answer */
+        keep(l, m, a->result, a->kind == PQP_NEXT_ERROR);
+}
+
 /* Takes every answer that is here. */
 static void collect(pqp_lane *l)
 {
+    pqp_time now = l->flight.head ? pqp_now() : 0;
     while (l->flight.head && !l->dead) {
         pqp_answer a = l->tp->next(&l->wire);
         if (a.kind == PQP_NEXT_BUSY)
@@ -242,29 +432,18 @@ static void collect(pqp_lane *l)
             if (l->ends > ENDS_MAX)
                 lose(l, NULL);
             break;
-        case PQP_NEXT_STATE:
-            condemn(l, "a statement changed the state of its session");
-            l->tainted = l->flight.head->taints = true;
-            keep(l, l->flight.head, a.result, false);
-            break;
-        case PQP_NEXT_RESULT:
-            keep(l, l->flight.head, a.result, false);
-            break;
-        case PQP_NEXT_ERROR:
-            keep(l, l->flight.head, a.result, true);
-            break;
         case PQP_NEXT_SYNC:
-            finish_head(l);
+            finish_head(l, now);
             break;
         case PQP_NEXT_COPY:
-            condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)");
-            lose(l, NULL);
+            fall_out_of_step(l);
             break;
         case PQP_NEXT_FATAL:
             lose(l, &a);
             l->tp->clear(a.result);
             break;
-        default: /* ABORTED: the error that caused it is the answer */
+        default:
+            take_answer(l, &a);
             break;
         }
     }
@@ -290,6 +469,35 @@ void pqp_lane_pump(pqp_lane *l, bool readable)
 
 /* ---- leaving: inbox, sending, appointing ---- */
 
+/* Nobody waits for it, so the keeper must see to its deadline. */
+static void set_alarm(pqp_lane *l, const pqp_stmt *m)
+{
+    pqp_time at = m->state == PQP_STMT_PENDING && !m->call->sent
+                      ? PQP_MIN(m->deadline, m->call->unsent_deadline)
+                      : m->deadline;
+    if (at >= l->alarm)
+        return;
+    l->alarm = at;
+    l->orphaned = true;
+}
+
+/* Ends what is past its time and has nobody who waits. */
+static void expire_unattended(pqp_lane *l, pqp_time now)
+{
+    pqp_stmt_list *lists[] = {&l->backlog, &l->flight};
+    l->alarm = PQP_NEVER;
+    for (size_t i = 0; i < PQP_COUNT_OF(lists); i++)
+        for (pqp_stmt *m = lists[i]->head, *next; m; m = next) {
+            next = m->link.next;
+            if (!m->call || !m->call->over || m->given_up)
+                continue;
+            if (pqp_lane_due(m, now))
+                pqp_lane_give_up(l, m, PQPOOL_ETIMEDOUT);
+            else
+                set_alarm(l, m);
+        }
+}
+
 void pqp_lane_take_inbox(pqp_lane *l)
 {
     pqp_stmt *oldest = NULL;
@@ -298,28 +506,168 @@ void pqp_lane_take_inbox(pqp_lane *l)
         m->inbox_next = oldest;
         oldest = m;
     }
-    for (; oldest; oldest = oldest->inbox_next)
+    for (; oldest; oldest = oldest->inbox_next) {
         pqp_stmt_list_push(&l->backlog, oldest);
+        if (oldest->call->over)
+            set_alarm(l, oldest);
+    }
 }
 
-/* Hands one statement to the transport. Any failure there ends the connection: what it has taken in of the
- * statement, and of its neighbours before, can no longer be known. */
-static bool send_one(pqp_lane *l, pqp_stmt *m)
+void pqp_lane_nudge(pqp_lane *l)
 {
-    pqp_sent sent = l->tp->send(&l->wire, m->request);
-    if (sent == PQP_SENT_WHOLE) {
-        m->state = PQP_STMT_SENT;
-        m->call->sent++;
-        pqp_stmt_list_push(&l->flight, m);
-        l->flight_bytes += m->bytes;
-        return true;
-    }
-    bool unsure = sent == PQP_SENT_NO_SYNC && m->commits_itself;
+    if (pqp_load(&l->held))
+        return; /* that holder finds it on his way out */
+    pqp_lane_lock(l);
+    pqp_lane_unlock(l, NULL);
+}
+
+static void enter_flight(pqp_lane *l, pqp_stmt *m)
+{
+    m->state = PQP_STMT_SENT;
+    m->answered = 0;
+    m->alone = !l->flight.head;
+    if (m->alone)
+        pqp_poke(&l->head_since, pqp_now());
+    pqp_stmt_list_push(&l->flight, m);
+    l->flight_bytes += m->bytes;
+    l->unsynced++;
+}
+
+/* Any failure to send ends the connection: what it has taken in of the statement, and of its neighbours before,
+ * can no longer be known. */
+static void fail_sending(pqp_lane *l, pqp_stmt *m)
+{
     m->send_refused = l->tp->alive(&l->wire);
     pqp_lane_pump(l, true); /* the server may have said why */
     lose(l, NULL);
-    finish(l, m, PQPOOL_ELOST, unsure ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT);
+}
+
+/* A unit of the lane's own, whose answer is dropped: closes a prepared statement, or runs SQL (number 0). False: the
+ * connection is lost. */
+static bool send_aside(pqp_lane *l, uint32_t number, const char *sql)
+{
+    pqp_stmt *m = pqp_depot_take(l->stmts);
+    if (!m)
+        return number != 0; /* one that is not closed stays until the connection ends, and harms nobody */
+    memset(m, 0, sizeof *m);
+    m->parts[m->n_parts++] = PQP_PART_ASIDE;
+    atomic_fetch_add(&l->load, 1);
+    pqp_sent sent = number ? l->tp->close(&l->wire, number) : l->tp->aside(&l->wire, sql);
+    enter_flight(l, m);
+    if (sent == PQP_SENT_WHOLE) {
+        l->unsynced = 0;
+        return true;
+    }
+    fail_sending(l, m);
     return false;
+}
+
+/* The prepared statement to send it by, under which number. */
+static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit_begun)
+{
+    m->number = 0;
+    if (!m->plan || m->unnamed)
+        return true;
+    pqp_use use = pqp_prepared_use(&l->prepared, m->plan->place + 1, m->plan->id);
+    if (use.close && unit_begun) { /* a unit may not be broken into */
+        pqp_prepared_refused(&l->prepared, m->plan->place + 1, use.number, true);
+        use = (pqp_use){0};
+    }
+    if (use.close && !send_aside(l, use.close, NULL))
+        return false;
+    m->number = how->plan = use.number;
+    how->parse = use.parse;
+    return true;
+}
+
+/* Margin within which the server's word of a time-out should reach us before our own deadline. */
+static pqp_time margin_of(const pqp_lane *l)
+{
+    return PQP_MAX(MARGIN_MIN, 2 * l->round_trip);
+}
+
+/* What the server is to be told: statement_timeout in ms, 0 for none; false: the session's own is tighter. */
+static bool own_timeout(const pqp_lane *l, const pqp_stmt *m, int *ms)
+{
+    if (!m->timed || m->deadline == PQP_NEVER)
+        return false;
+    int64_t left = PQP_MAX(1, (m->deadline - pqp_now() - margin_of(l)) / PQP_MS);
+    *ms = (int)PQP_MIN(left, INT32_MAX);
+    return l->session_timeout_ms == 0 || *ms < l->session_timeout_ms;
+}
+
+/* A setting holds for the whole unit: after one, the next statement in it needs another. */
+static void choose_setting(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit_timed)
+{
+    m->setting_number = 0;
+    if (!own_timeout(l, m, &how->timeout_ms)) {
+        if (!unit_timed)
+            return;
+        how->timeout_ms = l->session_timeout_ms;
+    }
+    pqp_use use = pqp_prepared_use(&l->prepared, 0, SETTING_PLAN);
+    m->setting_number = how->setting = use.number;
+    how->parse_setting = use.parse;
+}
+
+/* A statement that refuses a transaction with anything else in it has its time-out set and undone around it. It is
+ * alone on the lane. */
+static bool set_timeout(pqp_lane *l, int ms)
+{
+    char sql[64];
+    snprintf(sql, sizeof sql, "set statement_timeout = %d", ms);
+    return send_aside(l, 0, sql);
+}
+
+static void note_parts(pqp_stmt *m, const pqp_sending *how)
+{
+    m->n_parts = 0;
+    if (how->parse_setting)
+        m->parts[m->n_parts++] = PQP_PART_SETTING_PARSE;
+    if (how->setting)
+        m->parts[m->n_parts++] = PQP_PART_SETTING;
+    if (how->parse)
+        m->parts[m->n_parts++] = PQP_PART_PARSE;
+    m->parts[m->n_parts++] = PQP_PART_BODY;
+}
+
+/* Sends the unit at the front of the backlog: one statement, or all that share a Sync. Returns how many went out, or
+ * -1: the connection is lost. */
+static int send_unit(pqp_lane *l, size_t *bytes)
+{
+    int n = 0, ms;
+    bool timed = false, more = true,
+         around = l->backlog.head->commits_itself && own_timeout(l, l->backlog.head, &ms);
+    if (around && !set_timeout(l, ms))
+        return -1; /* what is in the backlog has been returned */
+    while (more) {
+        pqp_stmt *m = l->backlog.head;
+        pqp_sending how = {.sync = !m->joined};
+        if (!choose_name(l, m, &how, n > 0))
+            return -1;
+        if (!around)
+            choose_setting(l, m, &how, timed);
+        timed |= how.setting != 0;
+        note_parts(m, &how);
+        more = m->joined;
+        n++;
+        *bytes += m->bytes;
+        pqp_stmt_list_remove(&l->backlog, m);
+        m->call->sent++;
+        pqp_sent sent = l->tp->send(&l->wire, m->request, &how);
+        if (sent == PQP_SENT_NOTHING) {
+            fail_sending(l, m);
+            finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
+            return -1;
+        }
+        enter_flight(l, m);
+        if (sent == PQP_SENT_NO_SYNC) {
+            fail_sending(l, m);
+            return -1;
+        }
+    }
+    l->unsynced = 0;
+    return !around || set_timeout(l, l->session_timeout_ms) ? n : -1;
 }
 
 /* Sends from the backlog while the window has room. True: it has more to send, and has only paused. */
@@ -329,15 +677,15 @@ static bool send_backlog(pqp_lane *l)
     size_t bytes = 0;
     if (l->dead || l->condemned)
         return_backlog(l);
-    for (pqp_stmt *m; (m = l->backlog.head) && l->flight.count < l->window; statements++) {
-        if (l->flight.head && l->flight_bytes + m->bytes > FLIGHT_BYTES)
+    while (l->backlog.head && l->flight.count < l->window) {
+        if (l->flight.head && l->flight_bytes + l->backlog.head->bytes > FLIGHT_BYTES)
             break;
         if (statements >= SEND_STATEMENTS || bytes >= SEND_BYTES)
             break;
-        bytes += m->bytes;
-        pqp_stmt_list_remove(&l->backlog, m);
-        if (!send_one(l, m))
+        int sent = send_unit(l, &bytes);
+        if (sent < 0)
             return false;
+        statements += sent;
     }
     if (statements == 0)
         return false;
@@ -350,7 +698,7 @@ static bool send_backlog(pqp_lane *l)
 
 static bool may_drive(const pqp_call *call)
 {
-    return call && call->remaining > 0 && !call->waking;
+    return call && call->remaining > 0 && !call->waking && !call->over;
 }
 
 /* The owner of the newest statement: his answer comes last, so he drives longest. */
@@ -411,8 +759,8 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)
             l->kick = true;
         note_driving(l, l->driver_at_work || l->driver == PQP_DRIVER_KEEPER);
-        bool kick = l->kick, tell = l->orphaned;
-        l->kick = l->orphaned = false;
+        bool kick = l->kick, tell = l->orphaned, room = l->freed && l->waiting;
+        l->kick = l->orphaned = l->freed = false;
         pqp_call *wakes = l->wakes;
         l->wakes = NULL;
 
@@ -422,6 +770,8 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
             l->tp->kick(&l->wire);
         if (tell)
             l->tell_keeper(l->owner);
+        if (room && pqp_load(l->waiting) > 0)
+            l->tell_room(l->owner);
         give_words(wakes);
 
         if (PQP_PLANTED(LOST_WAKEUP))
@@ -436,16 +786,25 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
 
 /* ---- opening, closing, the keeper's part ---- */
 
-void pqp_lane_open(pqp_lane *l, int window)
+void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
 {
     pqp_lane_lock(l);
-    l->window = window;
+    l->window = terms->window;
+    l->round_trip = terms->round_trip;
+    l->cost_cap = terms->cost_cap;
+    l->session_timeout_ms = terms->session_timeout_ms;
     l->dead = l->condemned = l->tainted = l->want_write = false;
     l->ends = 0;
+    pqp_poke(&l->ended, 0);
     l->undriven_since = PQP_NEVER;
+    pqp_prepared_forget(&l->prepared);
     pqp_error_clear(&l->why);
-    pqp_store(&l->accepting, 1);
     pqp_lane_unlock(l, NULL);
+}
+
+void pqp_lane_admit(pqp_lane *l)
+{
+    pqp_store(&l->accepting, 1);
 }
 
 void pqp_lane_retire(pqp_lane *l)
@@ -463,6 +822,26 @@ bool pqp_lane_pin(pqp_lane *l)
     return false;
 }
 
+void pqp_lane_pin_alone(pqp_lane *l)
+{
+    pqp_add(&l->users, 1);
+}
+
+bool pqp_lane_reserve(pqp_lane *l, int n)
+{
+    int load = pqp_load(&l->load);
+    while (load < l->window)
+        if (pqp_cas(&l->load, &load, load + n))
+            return true;
+    return false;
+}
+
+bool pqp_lane_stalled(pqp_lane *l, pqp_time now, pqp_time limit)
+{
+    pqp_time since = pqp_peek(&l->head_since);
+    return since != 0 && now - since > limit;
+}
+
 void pqp_lane_unpin(pqp_lane *l)
 {
     if (pqp_sub(&l->users, 1) == 1 && !pqp_load(&l->accepting))
@@ -478,6 +857,8 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
     if (looked) /* the first look takes in the server's last words, only the second finds that nothing
                  * follows */
         pqp_lane_pump(l, true);
+    if (l->alarm != PQP_NEVER && pqp_now() >= l->alarm)
+        expire_unattended(l, pqp_now());
     pqp_lane_unlock(l, NULL);
     pqp_lane_lock(l); /* pqp_lane_unlock() may have sent, and appointed */
 #ifdef PQP_WATCHDOG
@@ -491,6 +872,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         .want_write = l->want_write,
         .dead = l->dead,
         .condemned = l->condemned,
+        .due = l->alarm,
     };
     t.stuck = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && l->flight.head;
     t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&

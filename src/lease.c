@@ -2,6 +2,7 @@
 
 #include "admission.h"
 #include "connector.h"
+#include "holder.h"
 
 #define TEST_TIME (5 * PQP_SECOND)
 
@@ -22,33 +23,49 @@ static const char *examine(pqpool *p, pqp_slot *slot, bool test, pqp_time deadli
     return NULL;
 }
 
+const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
+{
+    pqp_pool_lock(p);
+    bool test = p->options.test_on_borrow;
+    pqp_mutex_unlock(&p->mu); /* nothing that others wait for has changed */
+    const char *flaw = examine(p, slot, test, deadline);
+    pqp_pool_lock(p);
+    if (!flaw) {
+        *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
+        pqp_holder_took_locked(slot);
+        pqp_mutex_unlock(&p->mu);
+        return NULL;
+    }
+    if (pqp_load(&slot->suspect))
+        pqp_fleet_scrap_locked(p, slot, flaw);
+    else
+        pqp_pool_reject_locked(p, slot, flaw);
+    pqp_pool_unlock(p);
+    return flaw;
+}
+
+pqpool_code pqp_lease_refuse_late(pqpool_error *err, const char *flaw)
+{
+    return pqp_refuse(err, PQPOOL_ETIMEDOUT, "the deadline passed while a broken connection was replaced: %s",
+                      flaw);
+}
+
 pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease, pqpool_error *err)
 {
     pqp_turn turn = {0};
     *lease = (pqpool_lease){0};
     for (;;) {
         pqp_slot *slot;
-        pqpool_code code = pqp_admission_wait(p, PQP_WANT_LEASE, deadline, &turn, &slot, err);
+        pqpool_code code = pqp_admission_wait(p, deadline, &turn, &slot, err);
         if (code != PQPOOL_OK)
             return code;
-        pqp_pool_lock(p);
-        bool test = p->options.test_on_borrow;
-        pqp_pool_unlock(p);
-        const char *flaw = examine(p, slot, test, deadline);
+        const char *flaw = pqp_lease_begin(p, slot, deadline, lease);
         if (!flaw) {
-            *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
             pqp_error_clear(err);
             return PQPOOL_OK;
         }
-        pqp_pool_lock(p);
-        if (pqp_load(&slot->suspect))
-            pqp_pool_scrap_locked(p, slot, flaw);
-        else
-            pqp_pool_reject_locked(p, slot, flaw);
-        pqp_pool_unlock(p);
         if (pqp_now() >= deadline)
-            return pqp_refuse(err, PQPOOL_ETIMEDOUT,
-                              "the deadline passed while a broken connection was replaced: %s", flaw);
+            return pqp_lease_refuse_late(err, flaw);
     }
 }
 
@@ -73,6 +90,7 @@ static pqp_slot *claim(pqpool *p, const pqpool_lease *lease, const char **close_
     pqp_slot *slot = find_locked(p, lease);
     if (slot) {
         slot->generation++;
+        pqp_holder_left_locked(slot);
         p->releases++;
         *level = (pqp_reset_level)p->options.reset;
         if (p->closing)
@@ -81,7 +99,7 @@ static pqp_slot *claim(pqpool *p, const pqpool_lease *lease, const char **close_
             *close_why = "it had reached max_uses";
         else if (slot->expires <= pqp_now())
             *close_why = "it had reached max_lifetime";
-        pqp_pool_event_locked(p, PQPOOL_EVENT_RELEASE, slot, 0, NULL);
+        pqp_fleet_event_locked(p, PQPOOL_EVENT_RELEASE, slot, 0, NULL);
     }
     pqp_pool_unlock(p);
     return slot;
@@ -110,7 +128,7 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
     }
     pqp_pool_lock(p);
     if (close_why)
-        pqp_pool_scrap_locked(p, slot, close_why);
+        pqp_fleet_scrap_locked(p, slot, close_why);
     else
         pqp_pool_cleaned_locked(p, slot);
     pqp_pool_unlock(p);

@@ -113,7 +113,7 @@ static void stop_taking(pqpool *p)
     pqp_store(&p->closed, 1);
     pqp_pool_fail_waiters_locked(p, &why);
     for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
-        pqp_pool_drain_locked(p, s);
+        pqp_fleet_drain_locked(p, s);
     for (pqp_slot *s = p->slots.in[PQP_SLOT_CONNECTING].head, *next; s; s = next) {
         next = s->link.next;
         if (!s->job) /* not begun yet */
@@ -147,7 +147,7 @@ pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
     if (drained)
         return PQPOOL_OK;
     cut_lanes(p);
-    pqp_pool_kick(p);
+    pqp_fleet_kick(p);
     if (drain_ms != 0) {
         pqp_pool_lock(p);
         (void)wait_empty(p, false, pqp_now() + FORCED_TIME);
@@ -159,7 +159,8 @@ pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
 pqpool_code pqp_life_free(pqpool *p)
 {
     pqp_pool_lock(p);
-    bool busy = p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_load(&p->calls_inside) > 0;
+    bool busy = p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_load(&p->calls_inside) > 0 ||
+                pqp_load(&p->promised) > 0;
     pqp_pool_unlock(p);
     if (busy)
         return PQPOOL_EBUSY;

@@ -19,31 +19,42 @@ static void mirror_options(pqpool *p)
     pqp_store(&p->acquire_timeout_ms, o->acquire_timeout);
     pqp_store(&p->statement_timeout_ms, o->statement_timeout > 0 ? o->statement_timeout : -1);
     pqp_store(&p->slow_ms, o->slow_statement);
+    pqp_store(&p->stall_time, o->stall_threshold > 0 ? o->stall_threshold * PQP_MS : PQP_NEVER);
+    pqp_store(&p->slow_lane_time, o->slow_lane_threshold > 0 ? o->slow_lane_threshold * PQP_MS : PQP_NEVER);
+    pqp_store(&p->depth, (int)o->pipeline_depth);
     pqp_store(&p->lanes_limit, PQP_MIN(o->shared_max, PQP_MAX(1, o->max_size - 1)));
     pqp_store(&p->events.level, (int)o->log_level);
 }
 
-static bool init_depots(pqpool *p)
+static bool init_stores(pqpool *p, int plans)
 {
-    if (pqp_depot_init(&p->waiters, sizeof(pqp_waiter), pqp_waiter_init, pqp_waiter_fini) != 0)
+    if (pqp_depot_init(&p->sleepers, sizeof(pqp_sleeper), pqp_sleeper_init, pqp_sleeper_fini) != 0)
         return false;
-    if (pqp_depot_init(&p->calls, sizeof(pqp_call), pqp_call_init, pqp_call_fini) != 0)
-        goto no_calls;
+    if (pqp_depot_init(&p->runs, PQP_RUN_SIZE, pqp_call_init, pqp_call_fini) != 0)
+        goto no_runs;
     if (pqp_depot_init(&p->stmts, sizeof(pqp_stmt), NULL, NULL) != 0)
         goto no_stmts;
-    return true;
+    if (pqp_plans_init(&p->plans, plans) != 0)
+        goto no_plans;
+    if (pqp_delivery_init(&p->delivery) == 0)
+        return true;
+    pqp_plans_fini(&p->plans);
+no_plans:
+    pqp_depot_fini(&p->stmts);
 no_stmts:
-    pqp_depot_fini(&p->calls);
-no_calls:
-    pqp_depot_fini(&p->waiters);
+    pqp_depot_fini(&p->runs);
+no_runs:
+    pqp_depot_fini(&p->sleepers);
     return false;
 }
 
-static void fini_depots(pqpool *p)
+static void fini_stores(pqpool *p)
 {
+    pqp_delivery_fini(&p->delivery);
+    pqp_plans_fini(&p->plans);
     pqp_depot_fini(&p->stmts);
-    pqp_depot_fini(&p->calls);
-    pqp_depot_fini(&p->waiters);
+    pqp_depot_fini(&p->runs);
+    pqp_depot_fini(&p->sleepers);
 }
 
 static bool init_descriptors(pqpool *p)
@@ -70,7 +81,7 @@ pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpoo
     p->options = *options;
     p->warm = (int)options->initial_size;
     p->refs = 1;
-    p->due = PQP_NEVER;
+    p->due = p->alarm = PQP_NEVER;
     if (*options->name)
         snprintf(p->name, sizeof p->name, "%s", options->name);
     else if (!pqp_target_name(target, p->name, sizeof p->name))
@@ -78,8 +89,8 @@ pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpoo
     if (pqp_events_init(&p->events, hooks, p->name) != 0)
         goto no_events;
     mirror_options(p);
-    if (!init_depots(p))
-        goto no_depots;
+    if (!init_stores(p, (int)options->statement_cache_size))
+        goto no_stores;
     if (!init_descriptors(p))
         goto no_descriptors;
     if (pqp_mutex_init(&p->mu, PQP_RANK_POOL) != 0)
@@ -101,8 +112,8 @@ no_mutex:
     close(p->keeper_fd);
     close(p->epoll_fd);
 no_descriptors:
-    fini_depots(p);
-no_depots:
+    fini_stores(p);
+no_stores:
     pqp_events_fini(&p->events);
 no_events:
     free(p);
@@ -127,7 +138,7 @@ static void destroy(pqpool *p)
     pqp_mutex_destroy(&p->mu);
     close(p->keeper_fd);
     close(p->epoll_fd);
-    fini_depots(p);
+    fini_stores(p);
     pqp_events_fini(&p->events);
     pqp_target_fini(&p->target);
     p->magic = 0;
@@ -145,209 +156,148 @@ void pqp_pool_unref(pqpool *p, int jobs)
         destroy(p);
 }
 
-/* ---- counting ---- */
-
 static int in(const pqpool *p, pqp_slot_state state)
 {
-    return p->slots.in[state].count;
-}
-
-/* Slots on their way to be a lane. */
-static int building(const pqpool *p)
-{
-    int n = 0;
-    for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
-        n += s->to_lane;
-    return n;
-}
-
-/* Slots on their way to be idle. */
-static int underway(const pqpool *p)
-{
-    return in(p, PQP_SLOT_CONNECTING) + in(p, PQP_SLOT_RESETTING) - building(p) + in(p, PQP_SLOT_PROBING) +
-           in(p, PQP_SLOT_DRAINING);
-}
-
-int pqp_pool_lanes_open_locked(const pqpool *p)
-{
-    int n = 0;
-    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
-        n += pqp_load(&s->lane->accepting);
-    return n;
-}
-
-/* Whether callers for a shared connection need one to be made: all of them are served by one. */
-static bool sharers_need(const pqpool *p)
-{
-    return p->queue.list[PQP_WANT_SHARE].count > 0 && building(p) == 0 && pqp_pool_lanes_open_locked(p) == 0;
-}
-
-static int demand(const pqpool *p)
-{
-    return p->queue.list[PQP_WANT_LEASE].count + (sharers_need(p) ? 1 : 0);
-}
-
-int pqp_pool_waiting_locked(const pqpool *p)
-{
-    return PQP_MAX(0, demand(p) - underway(p));
-}
-
-int pqp_pool_live_locked(const pqpool *p)
-{
-    return in(p, PQP_SLOT_IDLE) + in(p, PQP_SLOT_LEASED) + in(p, PQP_SLOT_RESETTING) +
-           in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING);
-}
-
-void pqp_pool_event_locked(pqpool *p, int id, const pqp_slot *slot, int64_t wait_us, const char *text)
-{
-    if (!p->events.ring)
-        return;
-    pqpool_event e = {.id = id, .waiting = pqp_pool_waiting_locked(p), .wait_us = wait_us};
-    if (slot) {
-        e.connection = slot->id;
-        e.backend_pid = slot->backend_pid;
-    }
-    pqp_event_note_down(&p->events, &e, text);
-}
-
-void pqp_pool_stats_locked(pqpool *p, pqpool_stats_data *out)
-{
-    *out = (pqpool_stats_data){
-        .limit = (int32_t)p->options.max_size,
-        .total = pqp_slots_total(&p->slots),
-        .idle = in(p, PQP_SLOT_IDLE),
-        .leased = in(p, PQP_SLOT_LEASED),
-        .shared = in(p, PQP_SLOT_LANE),
-        .connecting = in(p, PQP_SLOT_CONNECTING),
-        .resetting = in(p, PQP_SLOT_RESETTING),
-        .probing = in(p, PQP_SLOT_PROBING),
-        .draining = in(p, PQP_SLOT_DRAINING),
-        .closing = in(p, PQP_SLOT_CLOSING),
-        .waiting = pqp_pool_waiting_locked(p),
-        .connects = p->connects,
-        .connect_failures = p->connect_failures,
-        .closes = p->closes,
-        .acquires = p->acquires,
-        .releases = p->releases,
-        .timeouts = p->timeouts,
-        .enqueues = p->enqueues,
-        .shared_grown = p->shared_grown,
-        .events_dropped = pqp_events_dropped(&p->events),
-    };
-    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
-    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
-        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s; s = s->link.next)
-            out->statements += pqp_load(&s->lane->load);
-}
-
-/* ---- moving ---- */
-
-static void wake_waiter(pqpool *p, pqp_waiter *w, int word)
-{
-    pqp_queue_leave(&p->queue, w);
-    w->word = word;
-    w->wake_next = p->wakes;
-    p->wakes = w;
-}
-
-static void fail_waiter(pqpool *p, pqp_waiter *w, const pqpool_error *why)
-{
-    if (w->err)
-        *w->err = *why;
-    w->code = (pqpool_code)why->code;
-    wake_waiter(p, w, PQP_WORD_FAILED);
-}
-
-static void fail_waiters(pqpool *p, const pqpool_error *why, bool sharers_only)
-{
-    for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);)
-        fail_waiter(p, w, why);
-    for (pqp_waiter *w; !sharers_only && (w = p->queue.list[PQP_WANT_LEASE].head);)
-        fail_waiter(p, w, why);
-}
-
-static void close_slot(pqpool *p, pqp_slot *slot, const char *reason, pqp_time now)
-{
-    slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_CLOSING, now);
-    p->closes++;
-    p->kick = true;
-    pqp_pool_event_locked(p, PQPOOL_EVENT_CLOSE, slot, 0, reason);
-}
-
-void pqp_pool_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason)
-{
-    close_slot(p, slot, reason, pqp_now());
+    return pqp_fleet_in(p, state);
 }
 
 void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, const char *reason)
 {
     pqp_time now = pqp_now();
-    close_slot(p, slot, reason, now);
+    pqp_fleet_scrap_locked(p, slot, reason);
     p->failures++;
     p->failed_at = now;
     p->next_attempt = now + pqp_jitter(RETRY_WAITED, 20);
     pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", reason);
 }
 
-static void start_sharing(pqpool *p, pqp_slot *slot, pqp_time now)
-{
-    slot->to_lane = true;
-    slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, now);
-    p->kick = true;
-}
-
-/* To one caller, for himself. */
-static void lend(pqpool *p, pqp_slot *slot, pqp_time now)
-{
-    slot->generation++;
-    slot->uses++;
-    slot->fresh = false;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
-    p->acquires++;
-}
-
 pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket)
 {
+    pqp_time now = pqp_now();
     pqp_slot *slot = p->slots.in[PQP_SLOT_IDLE].head;
-    const pqp_waiter *first = pqp_queue_first(&p->queue, sharers_need(p));
+    const pqp_waiter *first = pqp_queue_first(&p->queue, pqp_fleet_lane_needed_locked(p, now));
     if (!slot || (first && first->ticket < ticket))
         return NULL;
-    lend(p, slot, pqp_now());
-    pqp_pool_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, 0, NULL);
+    pqp_fleet_lend_locked(p, slot, now);
+    pqp_fleet_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, 0, NULL);
     return slot;
 }
 
 static void grant(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
 {
     int64_t waited = (now - w->since) / 1000;
-    lend(p, slot, now);
+    pqp_fleet_lend_locked(p, slot, now);
     w->grant = slot;
-    wake_waiter(p, w, PQP_WORD_GRANTED);
+    pqp_queue_leave(&p->queue, w);
+    pqp_fleet_wake_locked(p, w, PQP_WORD_GRANTED);
     if (w->announced)
-        pqp_pool_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, waited, NULL);
-    pqp_pool_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, waited, NULL);
+        pqp_fleet_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, waited, NULL);
+    pqp_fleet_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, waited, NULL);
 }
 
-void pqp_pool_drain_locked(pqpool *p, pqp_slot *slot)
+/* The waiter's statements go onto a lane that is pinned, with room reserved. From here on he may have his answers
+ * at any time, so this is the last use of him. */
+static void put_on_lane(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
 {
-    for (int i = 0; i < PQP_LANES_MAX; i++)
-        if (pqp_load(&p->lanes[i]) == slot->lane)
-            pqp_store(&p->lanes[i], NULL);
-    pqp_lane_retire(slot->lane);
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_DRAINING, pqp_now());
-    p->kick = true;
+    if (w->queued)
+        pqp_queue_leave(&p->queue, w);
+    if (w->announced)
+        pqp_fleet_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, (now - w->since) / 1000, NULL);
+    w->grant = slot;
+    pqp_call_push(w->call, slot->lane);
+    pqp_fleet_nudge_locked(p, slot);
+}
+
+static void put_alone(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
+{
+    slot->busy = true;
+    slot->waiter = NULL;
+    w->making = NULL;
+    pqp_lane_pin_alone(slot->lane);
+    atomic_fetch_add(&slot->lane->load, w->members);
+    put_on_lane(p, w, slot, now);
+}
+
+static void fail_list(pqpool *p, pqp_waiter_list *list, const pqpool_error *why)
+{
+    for (pqp_waiter *w; (w = list->head);)
+        pqp_fleet_fail_locked(p, w, why);
+}
+
+void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why)
+{
+    fail_list(p, &p->queue.sharers, why);
+    fail_list(p, &p->queue.owners, why);
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
+        if (s->waiter)
+            pqp_fleet_fail_locked(p, s->waiter, why);
 }
 
 /* ---- settling ---- */
 
-void pqp_pool_due_locked(pqpool *p, pqp_time at)
+static pqp_slot *slot_of_lane(pqpool *p, const pqp_lane *lane)
 {
-    if (at >= p->due)
-        return;
-    p->due = at;
-    p->kick = true;
+    pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head;
+    while (s && s->lane != lane)
+        s = s->link.next;
+    return s;
+}
+
+/*
+ * Statements that wait go where there is room now. What lies on a lane's side of this: it counts a statement off
+ * first and looks at sharers_waiting second; here it is the other way round, so one of the two sees the other.
+ */
+static void place_sharers(pqpool *p, pqp_time now)
+{
+    pqp_waiter *w;
+    pqp_choice choice;
+    pqp_store(&p->sharers_waiting, p->queue.sharers.count);
+    while ((w = p->queue.sharers.head)) {
+        pqp_lane *lane = pqp_fleet_reserve(p, w->members, now, &choice);
+        if (!lane)
+            break;
+        put_on_lane(p, w, slot_of_lane(p, lane), now);
+    }
+    pqp_store(&p->sharers_waiting, p->queue.sharers.count);
+    if (p->queue.sharers.head) /* a lane that stalls meanwhile tells nobody */
+        pqp_fleet_due_locked(p, now + PQP_MIN(pqp_load(&p->stall_time), PQP_SECOND));
+}
+
+/* A lane that was one caller's alone and is nobody's now; the one used last. */
+static pqp_slot *parked_lane(const pqpool *p)
+{
+    pqp_slot *s = p->slots.in[PQP_SLOT_LANE].tail;
+    while (s && (!s->alone || s->busy || pqp_load(&s->lane->ended)))
+        s = s->link.prev;
+    return s;
+}
+
+/* Opens a lane that was one caller's alone to everybody. */
+static bool open_parked(pqpool *p, pqp_slot *slot)
+{
+    if (!pqp_fleet_publish_locked(p, slot))
+        return false;
+    slot->alone = false;
+    pqp_lane_admit(slot->lane);
+    return true;
+}
+
+/* Parked lanes serve without a round trip those who want just that. For a lease one has to be cleaned first. */
+static void use_parked(pqpool *p, pqp_time now)
+{
+    pqp_slot *slot;
+    pqp_waiter *w;
+    while ((slot = parked_lane(p)) &&
+           (w = pqp_queue_first(&p->queue, pqp_fleet_lane_needed_locked(p, now)))) {
+        if (w->want == PQP_WANT_ALONE)
+            put_alone(p, w, slot, now);
+        else if (w->want == PQP_WANT_LEASE && p->queue.owners.count > pqp_fleet_underway_locked(p))
+            pqp_fleet_drain_locked(p, slot);
+        else if (w->want == PQP_WANT_LEASE || !open_parked(p, slot))
+            break;
+        else
+            place_sharers(p, now);
+    }
 }
 
 /* Idle connections go to those who wait, in their order. */
@@ -355,19 +305,23 @@ static void serve_waiters(pqpool *p, pqp_time now)
 {
     pqp_slot *slot;
     while ((slot = p->slots.in[PQP_SLOT_IDLE].head)) {
-        pqp_waiter *w = pqp_queue_first(&p->queue, sharers_need(p));
+        pqp_waiter *w = pqp_queue_first(&p->queue, pqp_fleet_lane_needed_locked(p, now));
         if (!w)
             break;
         if (w->want == PQP_WANT_LEASE)
             grant(p, w, slot, now);
         else
-            start_sharing(p, slot, now);
+            pqp_fleet_share_locked(p, slot, w->want == PQP_WANT_ALONE ? w : NULL);
     }
-    bool room_for_lane = in(p, PQP_SLOT_LANE) + building(p) < pqp_load(&p->lanes_limit);
-    if (p->grow && room_for_lane && (slot = p->slots.in[PQP_SLOT_IDLE].head)) {
+    use_parked(p, now);
+    if (!p->grow || pqp_fleet_lanes_locked(p) >= pqp_load(&p->lanes_limit))
+        return;
+    bool parked = (slot = parked_lane(p)) && open_parked(p, slot);
+    if (!parked && (slot = p->slots.in[PQP_SLOT_IDLE].head))
+        pqp_fleet_share_locked(p, slot, NULL);
+    if (slot) {
         p->grow = false;
         p->shared_grown++;
-        start_sharing(p, slot, now);
     }
 }
 
@@ -379,7 +333,7 @@ static int connects_allowed(pqpool *p, pqp_time now)
     if (p->failures == 0 || allowed <= 0)
         return allowed;
     if (now < p->next_attempt) {
-        pqp_pool_due_locked(p, p->next_attempt);
+        pqp_fleet_due_locked(p, p->next_attempt);
         return 0;
     }
     return in(p, PQP_SLOT_CONNECTING) > 0 ? 0 : 1;
@@ -391,11 +345,11 @@ static void order_connects(pqpool *p, pqp_time now)
     int total = pqp_slots_total(&p->slots);
     if (total >= p->warm)
         p->warm = 0;
-    int spare = PQP_MAX(0, underway(p) - demand(p)) + in(p, PQP_SLOT_IDLE);
+    int demand = pqp_fleet_demand_locked(p, now), underway = pqp_fleet_underway_locked(p);
+    int spare = PQP_MAX(0, underway - demand) + in(p, PQP_SLOT_IDLE);
     int ready = PQP_MAX(0, (int)p->options.min_idle - spare);
-    int want = PQP_MAX(pqp_pool_waiting_locked(p) + ready, p->warm - total);
-    if (p->grow &&
-        (total >= p->options.max_size || in(p, PQP_SLOT_LANE) + building(p) >= pqp_load(&p->lanes_limit)))
+    int want = PQP_MAX(PQP_MAX(0, demand - underway) + ready, p->warm - total);
+    if (p->grow && (total >= p->options.max_size || pqp_fleet_lanes_locked(p) >= pqp_load(&p->lanes_limit)))
         p->grow = false; /* no room: the pressure will ask again if it lasts */
     if (p->grow && spare == 0)
         want++;
@@ -409,51 +363,70 @@ static void order_connects(pqpool *p, pqp_time now)
     }
 }
 
-/* The newest lane gives way to a lease that nothing else will serve. The last one only while it is idle, or
- * when it holds the only connection there may be: else statements and leases would take it from each
- * other. */
-static void drain_for_leases(pqpool *p)
+static pqp_slot *newest_shared(const pqpool *p)
 {
-    int unserved = p->queue.list[PQP_WANT_LEASE].count - underway(p);
+    pqp_slot *s = p->slots.in[PQP_SLOT_LANE].tail;
+    while (s && s->alone)
+        s = s->link.prev;
+    return s;
+}
+
+/* The newest lane gives way to a caller that nothing else will serve. The last one only while it is idle, or
+ * when it holds the only connection there may be, or for one who must not stand behind what runs there: else
+ * statements and leases would take it from each other. */
+static void drain_for_owners(pqpool *p)
+{
+    int unserved = p->queue.owners.count - pqp_fleet_underway_locked(p);
     if (pqp_peek(&p->lane_wanted))
         pqp_store(&p->lane_wanted, 0);
     /* While no connect succeeds, what there is is all there may be. */
-    int64_t most = p->failures > 0 ? pqp_pool_live_locked(p) : p->options.max_size;
+    int64_t most = p->failures > 0 ? pqp_fleet_live_locked(p) : p->options.max_size;
     while (unserved-- > 0 && pqp_slots_total(&p->slots) >= most) {
-        pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
+        pqp_slot *newest = newest_shared(p);
         if (!newest)
             return;
-        if (in(p, PQP_SLOT_LANE) == 1 && most > 1) {
+        if (pqp_fleet_lanes_locked(p) == 1 && most > 1 && !p->queue.owners.head->holder) {
             pqp_store(&p->lane_wanted, 1); /* before the look: whoever leaves the lane then looks here */
             if (pqp_load(&newest->lane->users) > 0 || pqp_load(&newest->lane->load) > 0)
                 return;
         }
-        pqp_pool_drain_locked(p, newest);
+        pqp_fleet_drain_locked(p, newest);
     }
 }
 
+static int lanes_open(const pqpool *p)
+{
+    int n = 0;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
+        n += pqp_load(&s->lane->accepting);
+    return n;
+}
+
 /* A limit that was lowered comes before those who wait, or it would never be reached while somebody does. */
-static void shrink(pqpool *p, pqp_time now)
+static void shrink(pqpool *p)
 {
     pqp_slot *oldest;
     while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
            pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size)
-        close_slot(p, oldest, "more connections than max_size allows", now);
-    for (int64_t many = pqp_pool_lanes_open_locked(p) - pqp_load(&p->lanes_limit); many > 0; many--) {
+        pqp_fleet_scrap_locked(p, oldest, "more connections than max_size allows");
+    for (pqp_slot *s; pqp_slots_total(&p->slots) > p->options.max_size && (s = parked_lane(p));)
+        pqp_fleet_drain_locked(p, s);
+    for (int64_t many = lanes_open(p) - pqp_load(&p->lanes_limit); many > 0; many--) {
         pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
         while (newest && !pqp_load(&newest->lane->accepting)) /* it is on its way out as it is */
             newest = newest->link.prev;
         if (!newest) /* one was lost just now */
             return;
-        pqp_pool_drain_locked(p, newest);
+        pqp_fleet_drain_locked(p, newest);
     }
 }
 
-static void trim(pqpool *p, pqp_time now)
+static void trim(pqpool *p)
 {
     int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
     while (in(p, PQP_SLOT_IDLE) > max_idle)
-        close_slot(p, p->slots.in[PQP_SLOT_IDLE].tail, "more idle connections than max_idle allows", now);
+        pqp_fleet_scrap_locked(p, p->slots.in[PQP_SLOT_IDLE].tail,
+                               "more idle connections than max_idle allows");
 }
 
 void pqp_pool_settle_locked(pqpool *p)
@@ -461,14 +434,16 @@ void pqp_pool_settle_locked(pqpool *p)
     pqp_time now = pqp_now();
     if (p->closing) {
         for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_IDLE].head);)
-            close_slot(p, s, "the pool was closed", now);
+            pqp_fleet_scrap_locked(p, s, "the pool was closed");
         return;
     }
-    shrink(p, now);
+    shrink(p);
+    if (p->queue.sharers.head)
+        place_sharers(p, now);
     serve_waiters(p, now);
     order_connects(p, now);
-    drain_for_leases(p);
-    trim(p, now);
+    drain_for_owners(p);
+    trim(p);
 }
 
 /* ---- the lock ---- */
@@ -478,27 +453,82 @@ void pqp_pool_lock(pqpool *p)
     pqp_mutex_lock(&p->mu);
 }
 
-void pqp_pool_kick(void *pool)
+/* Gives a waiter his word. It is the last use of him. */
+static void give_word(pqp_waiter *w)
 {
-    (void)eventfd_write(((pqpool *)pool)->keeper_fd, 1);
+    if (w->told)
+        w->told(w);
+    else
+        pqp_parker_post(w->parker, w->word);
+}
+
+enum { NUDGES_AT_ONCE = 16 };
+
+/* Takes lanes that have something in their inbox; true: there are more. */
+static bool take_nudges(pqpool *p, pqp_lane **lanes, int *n)
+{
+    for (*n = 0; p->nudges && *n < NUDGES_AT_ONCE;) {
+        pqp_slot *slot = p->nudges;
+        p->nudges = slot->nudge_next;
+        slot->to_nudge = false;
+        lanes[(*n)++] = slot->lane;
+    }
+    return p->nudges != NULL;
 }
 
 void pqp_pool_unlock(pqpool *p)
 {
-    pqp_pool_settle_locked(p);
-    pqp_waiter *w = p->wakes;
-    bool kick = p->kick;
-    p->wakes = NULL;
-    p->kick = false;
-    pqp_mutex_unlock(&p->mu);
-    while (w) {
-        pqp_waiter *next = w->wake_next; /* before the word: w may be gone after it */
-        pqp_parker_post(&w->parker, w->word);
-        w = next;
-    }
-    if (kick)
-        pqp_pool_kick(p);
+    bool more;
+    do {
+        pqp_lane *lanes[NUDGES_AT_ONCE];
+        int n;
+        pqp_pool_settle_locked(p);
+        more = take_nudges(p, lanes, &n);
+        pqp_waiter *w = p->wakes;
+        bool kick = p->kick;
+        p->wakes = NULL;
+        p->kick = false;
+        pqp_mutex_unlock(&p->mu);
+        for (int i = 0; i < n; i++)
+            pqp_lane_nudge(lanes[i]);
+        while (w) {
+            pqp_waiter *next = w->wake_next; /* before the word: w may be gone after it */
+            give_word(w);
+            w = next;
+        }
+        if (kick)
+            pqp_fleet_kick(p);
+        if (more)
+            pqp_mutex_lock(&p->mu);
+    } while (more);
     pqp_events_hand_out(&p->events);
+}
+
+void pqp_pool_settle(void *pool)
+{
+    pqp_pool_lock(pool);
+    pqp_pool_unlock(pool);
+}
+
+void pqp_pool_feel_pressure(pqpool *p, const pqp_choice *seen, pqp_time now)
+{
+    int64_t since = pqp_peek(&p->pressure_since);
+    if (seen->lanes == 0 || seen->lanes >= pqp_peek(&p->lanes_limit))
+        return;
+    if (seen->least < PQP_MIN(PQP_GROW_LOAD, pqp_peek(&p->depth))) {
+        if (since != 0)
+            pqp_store(&p->pressure_since, 0);
+        return;
+    }
+    if (since == 0) {
+        pqp_store(&p->pressure_since, now);
+        return;
+    }
+    if (now - since < PQP_GROW_MS * PQP_MS || !pqp_cas(&p->pressure_since, &since, now))
+        return;
+    pqp_pool_lock(p);
+    p->grow = true;
+    pqp_pool_unlock(p);
 }
 
 /* ---- what jobs report ---- */
@@ -507,7 +537,7 @@ void pqp_pool_unlock(pqpool *p)
 static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
 {
     pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
-    pqp_pool_due_locked(p, PQP_MIN(slot->expires, now + idle_timeout));
+    pqp_fleet_due_locked(p, PQP_MIN(slot->expires, now + idle_timeout));
 }
 
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
@@ -533,7 +563,7 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
     mind_age(p, slot, now);
     p->connects++;
-    pqp_pool_event_locked(p, PQPOOL_EVENT_CONNECT, slot, 0, NULL);
+    pqp_fleet_event_locked(p, PQPOOL_EVENT_CONNECT, slot, 0, NULL);
     struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
     (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
                     &watch); /* unwatched, it is only found dead later */
@@ -554,65 +584,88 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
     p->last_failure = *why;
     p->grow = false;
     p->warm = 0;
-    p->next_attempt = now + pqp_jitter(for_good        ? RETRY_REFUSED
-                                       : demand(p) > 0 ? RETRY_WAITED
-                                                       : RETRY_IDLE,
+    p->next_attempt = now + pqp_jitter(for_good                              ? RETRY_REFUSED
+                                       : pqp_fleet_demand_locked(p, now) > 0 ? RETRY_WAITED
+                                                                             : RETRY_IDLE,
                                        20);
-    pqp_pool_due_locked(p, p->next_attempt);
-    pqp_pool_event_locked(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, 0, why->message);
-    int live = pqp_pool_live_locked(p);
+    pqp_fleet_due_locked(p, p->next_attempt);
+    pqp_fleet_event_locked(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, 0, why->message);
+    int live = pqp_fleet_live_locked(p);
     bool none_comes = !p->options.wait && in(p, PQP_SLOT_CONNECTING) == 0;
     if (live == 0 && (for_good || none_comes)) {
-        fail_waiters(p, why, false);
+        pqp_pool_fail_waiters_locked(p, why);
     } else if (none_comes) {
         pqpool_error busy;
         pqp_refuse(&busy, PQPOOL_ENOWAIT,
                    "all %d connections are taken, and wait=off; one more could not be made: %s", live,
                    why->message);
-        fail_waiters(p, &busy, false);
+        pqp_pool_fail_waiters_locked(p, &busy);
     }
     pqp_cond_broadcast(&p->changed);
 }
 
 void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
 {
+    pqp_time now = pqp_now();
     slot->job = NULL;
     slot->to_lane = false;
-    slot->quiet_since = pqp_now();
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, slot->quiet_since);
+    slot->quiet_since = now;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, now);
     if (p->closing) { /* not closed at once: a caller who still knows the lane from before may have come in */
-        pqp_pool_drain_locked(p, slot);
+        pqp_fleet_drain_locked(p, slot);
         return;
     }
     p->kick = true; /* the server may have hung up meanwhile */
-    mind_age(p, slot, slot->quiet_since);
-    int i = 0;
-    while (i < PQP_LANES_MAX && pqp_load(&p->lanes[i]))
-        i++;
-    if (i == PQP_LANES_MAX) { /* lost ones keep their places until they are empty */
-        pqp_pool_drain_locked(p, slot);
+    mind_age(p, slot, now);
+    if (slot->waiter)
+        put_alone(p, slot->waiter, slot, now);
+    else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))
+        pqp_fleet_drain_locked(p, slot);
+    else if (!slot->alone)
+        pqp_lane_admit(slot->lane); /* settle() puts on it what waits */
+}
+
+/* It did not become a lane. Who had it made for himself waits on, where he stood. */
+static void give_up_sharing(pqpool *p, pqp_slot *slot)
+{
+    pqp_waiter *w = slot->waiter;
+    slot->to_lane = slot->alone = false;
+    slot->waiter = NULL;
+    if (!w)
         return;
-    }
-    pqp_store(&p->lanes[i], slot->lane);
-    if (i >= pqp_load(&p->n_lanes_top))
-        pqp_store(&p->n_lanes_top, i + 1);
-    for (pqp_waiter *w; (w = p->queue.list[PQP_WANT_SHARE].head);) {
-        w->grant =
-            pqp_lane_pin(slot->lane) ? slot : NULL; /* or a lease would take it away before he is awake */
-        wake_waiter(p, w, PQP_WORD_GRANTED);
-        if (w->announced)
-            pqp_pool_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, (pqp_now() - w->since) / 1000, NULL);
-    }
+    bool announced = w->announced;
+    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since});
+    w->announced = announced;
+}
+
+void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason)
+{
+    give_up_sharing(p, slot);
+    pqp_fleet_scrap_locked(p, slot, reason);
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
 {
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "the connection can't be shared: %s", reason);
-    slot->to_lane = false;
-    close_slot(p, slot, reason, pqp_now());
-    if (pqp_pool_lanes_open_locked(p) == 0)
-        fail_waiters(p, &why, true);
+    if (slot->waiter)
+        pqp_fleet_fail_locked(p, slot->waiter, &why);
+    give_up_sharing(p, slot);
+    pqp_fleet_scrap_locked(p, slot, reason);
+    if (lanes_open(p) == 0)
+        fail_list(p, &p->queue.sharers, &why);
+}
+
+void pqp_pool_alone_over_locked(pqpool *p, pqp_lane *lane)
+{
+    pqp_slot *slot = slot_of_lane(p, lane);
+    if (!slot) /* it drains already; the keeper looks when its last caller has gone */
+        return;
+    slot->busy = false;
+    slot->quiet_since = pqp_now();
+    mind_age(p, slot, slot->quiet_since);
+    if (pqp_load(&lane->load) > 0 || pqp_load(&lane->ended)) /* given up in flight, or lost */
+        pqp_fleet_drain_locked(p, slot);
 }
 
 void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
@@ -637,20 +690,15 @@ void pqp_pool_emptied_locked(pqpool *p, pqp_slot *slot)
 void pqp_pool_vacated_locked(pqpool *p, pqp_slot *slot, const char *lost)
 {
     if (slot->state == PQP_SLOT_LANE)
-        pqp_pool_drain_locked(p, slot);
+        pqp_fleet_drain_locked(p, slot);
     if (lost || p->closing) {
-        close_slot(p, slot, lost ? lost : "the pool was closed", pqp_now());
+        pqp_fleet_scrap_locked(p, slot, lost ? lost : "the pool was closed");
         return;
     }
-    slot->to_lane = false;
+    slot->to_lane = slot->alone = false;
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
     p->kick = true;
-}
-
-void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why)
-{
-    fail_waiters(p, why, false);
 }
 
 /* ---- options ---- */
@@ -659,8 +707,12 @@ pqpool_code pqp_pool_reconfigure_locked(pqpool *p, const pqp_options *options, p
 {
     if (!pqp_slots_grow(&p->slots, (int)options->max_size))
         return pqp_no_memory(err);
+    bool timeout_changed = options->statement_timeout != p->options.statement_timeout;
     p->options = *options;
     mirror_options(p);
+    if (timeout_changed) /* their sessions have the old one */
+        for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
+            pqp_fleet_drain_locked(p, s);
     p->kick = true;
     return PQPOOL_OK;
 }

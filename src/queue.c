@@ -1,13 +1,15 @@
 #include "queue.h"
 
-int pqp_waiter_init(void *waiter)
+int pqp_sleeper_init(void *sleeper)
 {
-    return pqp_parker_init(&((pqp_waiter *)waiter)->parker);
+    pqp_sleeper *s = sleeper;
+    s->waiter.parker = &s->parker;
+    return pqp_parker_init(&s->parker);
 }
 
-void pqp_waiter_fini(void *waiter)
+void pqp_sleeper_fini(void *sleeper)
 {
-    pqp_parker_fini(&((pqp_waiter *)waiter)->parker);
+    pqp_parker_fini(&((pqp_sleeper *)sleeper)->parker);
 }
 
 void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now)
@@ -16,33 +18,39 @@ void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now)
         *turn = (pqp_turn){.ticket = ++q->tickets, .since = now};
 }
 
+static pqp_waiter_list *list_of(pqp_queue *q, pqp_want want)
+{
+    return want == PQP_WANT_SHARE ? &q->sharers : &q->owners;
+}
+
 void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_turn turn)
 {
+    pqp_waiter_list *list = list_of(q, want);
     w->want = want;
     w->ticket = turn.ticket;
     w->since = turn.since;
     w->queued = true;
     w->announced = false;
     w->word = PQP_PARKED;
-    w->grant = NULL;
+    w->grant = w->making = NULL;
     /* Nearly always the end at once: only who comes back has an old ticket. */
-    pqp_waiter *before = q->list[want].tail;
+    pqp_waiter *before = list->tail;
     while (before && before->ticket > turn.ticket)
         before = before->link.prev;
-    pqp_waiter_list_insert(&q->list[want], before, w);
+    pqp_waiter_list_insert(list, before, w);
 }
 
 void pqp_queue_leave(pqp_queue *q, pqp_waiter *w)
 {
-    pqp_waiter_list_remove(&q->list[w->want], w);
+    pqp_waiter_list_remove(list_of(q, w->want), w);
     w->queued = false;
 }
 
 pqp_waiter *pqp_queue_first(const pqp_queue *q, bool sharers)
 {
-    pqp_waiter *lease = q->list[PQP_WANT_LEASE].head;
-    pqp_waiter *share = sharers ? q->list[PQP_WANT_SHARE].head : NULL;
-    if (!lease || !share)
-        return lease ? lease : share;
-    return lease->ticket < share->ticket ? lease : share;
+    pqp_waiter *owner = q->owners.head;
+    pqp_waiter *share = sharers ? q->sharers.head : NULL;
+    if (!owner || !share)
+        return owner ? owner : share;
+    return owner->ticket < share->ticket ? owner : share;
 }

@@ -1,12 +1,14 @@
 /*
  * queue: who waits for a connection, in the order they came. Knows no libpq, no slots, no locks.
  *
- * Two kinds wait in one order: callers for a lease, each of whom needs a connection of his own, and callers
- * for a shared connection, whom one connection serves all together. So they stand in two lists, and a ticket
- * number tells which list is to be served next.
+ * Three kinds wait in one order of tickets. A caller for a lease, and statements that want a lane to themselves,
+ * each need a connection of their own: they stand in one list. Statements for any shared connection need room on
+ * one, and a single connection may serve them all: they stand in another. So the two never hold each other up
+ * where they want different things, and where they want the same, a new connection, the ticket decides.
  *
  * A grant must be taken: whoever is granted leaves the list at once and finds his grant when he wakes, or
- * when his deadline passes first. Nothing is ever handed to one who has left.
+ * when his deadline passes first. Nothing is ever handed to one who has left. Statements need not wake to take
+ * theirs: they are put on the lane by whoever grants.
  */
 #ifndef PQP_QUEUE_H
 #define PQP_QUEUE_H
@@ -16,34 +18,57 @@
 #include "error.h"
 #include "parker.h"
 
-typedef enum { PQP_WANT_LEASE, PQP_WANT_SHARE } pqp_want;
-enum { PQP_WORD_GRANTED = 1, PQP_WORD_FAILED };
+typedef enum {
+    PQP_WANT_LEASE, /* a connection for a caller */
+    PQP_WANT_ALONE, /* a connection for his statements and nobody else's */
+    PQP_WANT_SHARE, /* room on any shared connection */
+} pqp_want;
 
-/* A waiting caller. Type-stable (parker.h). All but the parker is guarded by the pool's mutex. */
+/* What a waiter is woken with; a lane's words are 1 and 2 (lane.h), and may come to the same parker. */
+enum { PQP_WORD_GRANTED = 3, PQP_WORD_FAILED };
+
+struct pqp_call;
+struct pqp_slot;
+
+/* A waiting caller. Type-stable, as is his parker (parker.h). Guarded by the pool's mutex. */
 typedef struct pqp_waiter {
-    pqp_parker parker;
+    pqp_parker *parker;
+    /* Nobody sleeps on the parker: called in place of the word, without locks. NULL: somebody does. */
+    void (*told)(struct pqp_waiter *w);
+    struct pqp_call *call; /* ALONE, SHARE: what is to be put on a lane */
+    int members;           /* of call */
+    bool holder;           /* his own lease may be what a running statement waits for: never behind one */
+    pqp_time deadline;
     PQP_LINK(pqp_waiter) link;
     pqp_want want;
     uint64_t ticket;
     pqp_time since;
     bool queued;
-    bool announced;    /* he had to wait: no connect under way covered him */
-    void *grant;       /* the slot; of a sharer: its lane is pinned for him */
-    int word;          /* GRANTED or FAILED, when no longer queued by his own doing */
-    pqpool_error *err; /* of FAILED: filled before the word; the waiter's own, may be NULL */
-    pqpool_code code;  /* of FAILED */
+    bool announced;          /* he had to wait: no connect under way covered him */
+    struct pqp_slot *making; /* ALONE: the connection that is being made a lane for him; then not queued */
+    struct pqp_slot *grant;  /* what he got */
+    int word;                /* GRANTED or FAILED, when no longer queued by his own doing */
+    pqpool_error *err;       /* of FAILED: filled before the word; the waiter's own, may be NULL */
+    pqpool_code code;        /* of FAILED */
     struct pqp_waiter *wake_next;
 } pqp_waiter;
 
 PQP_LIST(pqp_waiter_list, pqp_waiter, link);
 
+/* One with a parker of his own: a caller for a lease. */
+typedef struct pqp_sleeper {
+    pqp_waiter waiter;
+    pqp_parker parker;
+} pqp_sleeper;
+
 typedef struct pqp_queue {
-    pqp_waiter_list list[2]; /* by pqp_want */
+    pqp_waiter_list owners;  /* LEASE and ALONE */
+    pqp_waiter_list sharers; /* SHARE */
     uint64_t tickets;
 } pqp_queue;
 
-int pqp_waiter_init(void *waiter); /* for a depot */
-void pqp_waiter_fini(void *waiter);
+int pqp_sleeper_init(void *sleeper); /* for a depot */
+void pqp_sleeper_fini(void *sleeper);
 
 /* A place in the order: given when somebody comes, and kept when he was served something unusable. */
 typedef struct pqp_turn {
@@ -57,7 +82,7 @@ void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now); /* unless 
 void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_turn turn);
 void pqp_queue_leave(pqp_queue *q, pqp_waiter *w);
 
-/* Whose turn it is, if sharers are to be served too (false: lease callers only); NULL: nobody's. */
+/* Whose turn it is, if sharers are to be served too (false: owners only); NULL: nobody's. */
 pqp_waiter *pqp_queue_first(const pqp_queue *q, bool sharers);
 
 #endif

@@ -358,8 +358,9 @@ void pqp_session_close(PGconn *conn)
 
 /* ---- asking ---- */
 
-bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline)
+bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size, pqp_time deadline)
 {
+    bool found = false;
     if (PQsetnonblocking(conn, 1) != 0 || !PQsendQuery(conn, sql))
         return false;
     bool fine = true;
@@ -376,9 +377,18 @@ bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline)
             break;
         ExecStatusType status = PQresultStatus(result);
         fine = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
+        if (!found && PQntuples(result) > 0) {
+            found = true;
+            snprintf(value, size, "%s", PQgetvalue(result, 0, 0));
+        }
         PQclear(result);
     }
-    return fine && PQstatus(conn) == CONNECTION_OK && PQsetnonblocking(conn, 0) == 0;
+    return fine && PQstatus(conn) == CONNECTION_OK && PQsetnonblocking(conn, 0) == 0 && (found || size == 0);
+}
+
+bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline)
+{
+    return pqp_session_ask(conn, sql, NULL, 0, deadline);
 }
 
 bool pqp_session_ping(PGconn *conn, pqp_time deadline)
@@ -429,14 +439,10 @@ bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool
                        pqp_time deadline)
 {
     /* One at a time: DISCARD refuses a transaction block, and an implicit one spans a string of several. */
-    static const char *const clean[] = {"CLOSE ALL",
-                                        "SET SESSION AUTHORIZATION DEFAULT",
-                                        "RESET ALL",
-                                        "UNLISTEN *",
-                                        "SELECT pg_catalog.pg_advisory_unlock_all()",
-                                        "DISCARD TEMP",
-                                        "DISCARD SEQUENCES",
-                                        NULL};
+    static const char *const clean[] = {
+        "CLOSE ALL",    "DEALLOCATE ALL",    "SET SESSION AUTHORIZATION DEFAULT",
+        "RESET ALL",    "UNLISTEN *",        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        "DISCARD TEMP", "DISCARD SEQUENCES", NULL};
     static const char *const discard[] = {"DISCARD ALL", NULL};
     static const char *const nothing[] = {NULL};
 
@@ -449,13 +455,48 @@ bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool
     return !undone || !pqp_session_set_up(conn, ev);
 }
 
-const char *pqp_session_share(PGconn *conn)
+/* A setting's time as SHOW writes it, in ms: "0", "1500ms", "30s", "2min". */
+static int64_t ms_of(const char *text)
+{
+    static const struct {
+        const char *unit;
+        int64_t ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
+    char *end;
+    int64_t n = strtoll(text, &end, 10);
+    for (size_t i = 0; i < PQP_COUNT_OF(units); i++)
+        if (strcmp(end, units[i].unit) == 0)
+            return n * units[i].ms;
+    return 0;
+}
+
+/* Learns the session's own time-out, and how long a round trip takes; lowers the former if need be. */
+static bool agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline)
+{
+    char value[32];
+    pqp_time began = pqp_now();
+    if (!pqp_session_ask(conn, "show statement_timeout", value, sizeof value, deadline))
+        return false;
+    terms->round_trip = pqp_now() - began;
+    terms->statement_timeout_ms = (int)ms_of(value);
+    int64_t margin = PQP_MAX(5, 2 * terms->round_trip / PQP_MS), ours = PQP_MAX(1, timeout_ms - margin);
+    if (timeout_ms <= 0 || (terms->statement_timeout_ms > 0 && terms->statement_timeout_ms <= ours))
+        return true;
+    char sql[64];
+    snprintf(sql, sizeof sql, "set statement_timeout = %lld", (long long)ours);
+    terms->statement_timeout_ms = (int)ours;
+    return pqp_session_run(conn, sql, deadline);
+}
+
+const char *pqp_session_share(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline)
 {
     const char *strings = PQparameterStatus(conn, "standard_conforming_strings");
     if (strings && strcmp(strings, "on") != 0)
         return "standard_conforming_strings is off: statements could not be told apart safely";
     if (PQtransactionStatus(conn) != PQTRANS_IDLE)
         return "a transaction is open on it";
+    if (!agree(conn, timeout_ms, terms, deadline))
+        return "the server did not tell its statement_timeout";
     if (PQsetnonblocking(conn, 1) != 0 || !PQenterPipelineMode(conn))
         return "libpq could not enter pipeline mode";
     return NULL;

@@ -46,6 +46,10 @@ void pqp_session_close(PGconn *conn); /* may block; NULL is allowed */
 /* Runs SQL without parameters, several statements if need be. False: failed, or not in time. */
 bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline) PQP_MUSTCHECK;
 
+/* The first value the SQL returns, as text; false: it failed, returned none, or not in time. */
+bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size,
+                     pqp_time deadline) PQP_MUSTCHECK;
+
 /* A round trip with an empty query. */
 bool pqp_session_ping(PGconn *conn, pqp_time deadline) PQP_MUSTCHECK;
 
@@ -63,8 +67,15 @@ const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *ope
 bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction,
                        pqp_time deadline) PQP_MUSTCHECK;
 
-/* Into pipeline mode, non-blocking; NULL, or why it can't be shared. And back. */
-const char *pqp_session_share(PGconn *conn);
+/* What a lane must know of the session it will use. */
+typedef struct pqp_session_terms {
+    pqp_time round_trip;
+    int statement_timeout_ms; /* the session's; 0: none */
+} pqp_session_terms;
+
+/* Into pipeline mode, non-blocking; NULL, or why it can't be shared. The session's statement_timeout is lowered so
+ * that the server ends a statement before timeout_ms (0: none) is over. And back. */
+const char *pqp_session_share(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline);
 bool pqp_session_unshare(PGconn *conn) PQP_MUSTCHECK;
 
 #endif

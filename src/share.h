@@ -1,15 +1,13 @@
 /*
- * share: statements on shared connections: checking them, choosing a lane, running them there, and running
- * again elsewhere what provably did not run.
+ * share: statements on shared connections, for callers who block until they have their answers.
  */
 #ifndef PQP_SHARE_H
 #define PQP_SHARE_H
 
 #include "pool.h"
 
-/* n statements as one group, each for itself; stride is the caller's sizeof(pqpool_stmt). results has n
- * places, errors n or is NULL. Returns the first member's code that is not OK. */
-pqpool_code pqp_share_run(pqpool *p, const pqpool_stmt *stmts, int n, PGresult **results,
-                          pqpool_error *errors) PQP_MUSTCHECK;
+/* Runs n statements; results[n] and errors[n] (or NULL) as pqpool_exec_all() says. */
+pqpool_code pqp_share_run(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                          PGresult **results, pqpool_error *errors) PQP_MUSTCHECK;
 
 #endif

@@ -36,15 +36,21 @@ typedef struct pqp_slot {
     int index; /* constant */
     PQP_LINK(pqp_slot) link;
     pqp_slot_state state;
-    pqp_time since;       /* in this state */
-    uint32_t generation;  /* counts leases: a lease's token holds it, so a stale one is told apart */
-    PGconn *conn;         /* used by who has the slot, without the mutex */
-    int fd, backend_pid;  /* as they were when the connection was made */
-    int32_t id;           /* the connection's number for people; never used twice */
-    pqp_time expires;     /* end of life: max_lifetime, with jitter */
-    int64_t uses;         /* leases so far */
-    bool fresh;           /* nobody has used it since it was made or cleaned */
-    bool to_lane;         /* of RESETTING: becomes a lane, else idle */
+    pqp_time since;            /* in this state */
+    uint32_t generation;       /* counts leases: a lease's token holds it, so a stale one is told apart */
+    PGconn *conn;              /* used by who has the slot, without the mutex */
+    int fd, backend_pid;       /* as they were when the connection was made */
+    int32_t id;                /* the connection's number for people; never used twice */
+    pqp_time expires;          /* end of life: max_lifetime, with jitter */
+    int64_t uses;              /* leases so far */
+    const void *holder;        /* of LEASED: stands for the thread that took it (holder.h) */
+    bool fresh;                /* nobody has used it since it was made or cleaned */
+    bool to_lane;              /* of RESETTING: becomes a lane, else idle */
+    bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */
+    bool busy;                 /* of a lane that is alone: somebody has it */
+    struct pqp_waiter *waiter; /* it is being made for him, if he still waits */
+    bool to_nudge;             /* on the pool's list of lanes to be nudged */
+    struct pqp_slot *nudge_next;
     pqp_time probed;      /* when the server last was known to answer */
     pqp_time quiet_since; /* of LANE: no statement since, as far as the keeper has seen */
     int64_t served;       /* of LANE: its count at that look */

@@ -17,6 +17,10 @@
 extern int PQsendPipelineSync(PGconn *conn);
 #endif
 #pragma weak PQsendPipelineSync
+#ifndef LIBPQ_HAS_CLOSE_PREPARED
+extern int PQsendClosePrepared(PGconn *conn, const char *name);
+#endif
+#pragma weak PQsendClosePrepared
 
 /* A TLS record can be read whole by OpenSSL and only in part by libpq; poll() then shows nothing although
  * input is there, and libpq offers no way to ask. So a TLS wait ends this often to look. */
@@ -42,13 +46,76 @@ void pqp_wire_bind(pqp_wire *w, PGconn *conn)
     w->tls = conn && PQsslInUse(conn);
 }
 
-static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r)
+/* What a prepared statement is called on the server. */
+typedef struct plan_name {
+    char text[24];
+} plan_name;
+
+static plan_name name_of(uint32_t number)
 {
-    if (!PQsendQueryParams(w->conn, r->sql, r->n_params, r->param_types, r->param_values, r->param_lengths,
-                           r->param_formats, r->result_format))
+    plan_name name;
+    snprintf(name.text, sizeof name.text, "pqpool_%u", (unsigned)number);
+    return name;
+}
+
+/* The statement's own time-out, in its own transaction: undone at its Sync, in success and failure. */
+static bool send_setting(pqp_wire *w, const pqp_sending *how)
+{
+    plan_name name = name_of(how->setting);
+    char ms[16];
+    const char *value = ms;
+    snprintf(ms, sizeof ms, "%d", how->timeout_ms);
+    if (how->parse_setting &&
+        !PQsendPrepare(w->conn, name.text, "select pg_catalog.set_config('statement_timeout', $1, true)", 1,
+                       NULL))
+        return false;
+    return PQsendQueryPrepared(w->conn, name.text, 1, &value, NULL, NULL, 0) == 1;
+}
+
+static bool send_statement(pqp_wire *w, const pqpool_stmt *r, const pqp_sending *how)
+{
+    if (how->plan == 0)
+        return PQsendQueryParams(w->conn, r->sql, r->n_params, r->param_types, r->param_values,
+                                 r->param_lengths, r->param_formats, r->result_format) == 1;
+    plan_name name = name_of(how->plan);
+    if (how->parse && !PQsendPrepare(w->conn, name.text, r->sql, r->n_params, r->param_types))
+        return false;
+    return PQsendQueryPrepared(w->conn, name.text, r->n_params, r->param_values, r->param_lengths,
+                               r->param_formats, r->result_format) == 1;
+}
+
+static bool send_sync(pqp_wire *w)
+{
+    return (PQsendPipelineSync ? PQsendPipelineSync(w->conn) : PQpipelineSync(w->conn)) == 1;
+}
+
+static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r, const pqp_sending *how)
+{
+    if (how->setting && !send_setting(w, how))
         return PQP_SENT_NOTHING;
-    int synced = PQsendPipelineSync ? PQsendPipelineSync(w->conn) : PQpipelineSync(w->conn);
-    return synced ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
+    if (!send_statement(w, r, how))
+        return PQP_SENT_NOTHING;
+    return !how->sync || send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
+}
+
+static pqp_sent wire_aside(pqp_wire *w, const char *sql)
+{
+    if (!PQsendQueryParams(w->conn, sql, 0, NULL, NULL, NULL, NULL, 0))
+        return PQP_SENT_NOTHING;
+    return send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
+}
+
+static pqp_sent wire_close(pqp_wire *w, uint32_t number)
+{
+    plan_name name = name_of(number);
+    char sql[48];
+    if (!PQsendClosePrepared) {
+        snprintf(sql, sizeof sql, "DEALLOCATE %s", name.text);
+        return wire_aside(w, sql);
+    }
+    if (!PQsendClosePrepared(w->conn, name.text))
+        return PQP_SENT_NOTHING;
+    return send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
 }
 
 static int wire_flush(pqp_wire *w)
@@ -87,6 +154,19 @@ static pqp_proof proof_of(const PGresult *result, const char *sqlstate)
     return PQP_PROOF_NONE;
 }
 
+/* The server's own words before anything of the statement ran; from within a function they would have a context. */
+static pqp_staleness staleness_of(const PGresult *result, const char *sqlstate)
+{
+    const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+    if (!function || PQresultErrorField(result, PG_DIAG_CONTEXT))
+        return PQP_NOT_STALE;
+    if (strcmp(sqlstate, "26000") == 0 && strcmp(function, "FetchPreparedStatement") == 0)
+        return PQP_STALE_GONE;
+    if (strcmp(sqlstate, "0A000") == 0 && strcmp(function, "RevalidateCachedQuery") == 0)
+        return PQP_STALE_CHANGED;
+    return PQP_NOT_STALE;
+}
+
 static pqp_answer error_answer(PGresult *result)
 {
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
@@ -97,7 +177,7 @@ static pqp_answer error_answer(PGresult *result)
     if (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0)
         return (pqp_answer){
             .kind = PQP_NEXT_FATAL, .proof = proof_of(result, sqlstate), .spoke = true, .result = result};
-    return (pqp_answer){.kind = PQP_NEXT_ERROR, .result = result};
+    return (pqp_answer){.kind = PQP_NEXT_ERROR, .stale = staleness_of(result, sqlstate), .result = result};
 }
 
 static pqp_answer wire_next(pqp_wire *w)
@@ -177,6 +257,8 @@ static void wire_kick(pqp_wire *w)
 
 const pqp_transport pqp_transport_libpq = {
     .send = wire_send,
+    .close = wire_close,
+    .aside = wire_aside,
     .flush = wire_flush,
     .consume = wire_consume,
     .next = wire_next,

@@ -13,8 +13,21 @@
 
 typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's own */
 
+/*
+ * How a statement is sent. What goes before it in its unit, in this order: PARSE_SETTING, SETTING, PARSE. Each of
+ * these, and the statement itself, is answered by one result of its own.
+ */
+typedef struct pqp_sending {
+    uint32_t plan;    /* number of its prepared statement; 0: it has none */
+    bool parse;       /* prepare it first */
+    uint32_t setting; /* number of the prepared set_config(); 0: no setting */
+    bool parse_setting;
+    int timeout_ms; /* of a setting: statement_timeout for this statement, 0 for none */
+    bool sync;      /* it ends its unit */
+} pqp_sending;
+
 typedef enum {
-    PQP_SENT_WHOLE,   /* the statement and its Sync are on their way */
+    PQP_SENT_WHOLE,   /* the statement, and its Sync if asked, are on their way */
     PQP_SENT_NOTHING, /* refused: not so much of it was taken that it could run */
     PQP_SENT_NO_SYNC, /* the statement was handed over but not its Sync: it can't commit */
 } pqp_sent;
@@ -39,19 +52,29 @@ typedef enum {
     PQP_PROOF_ALL,    /* nor was the head */
 } pqp_proof;
 
+/* Whether an error says that a prepared statement could not be used, before anything of it ran. */
+typedef enum {
+    PQP_NOT_STALE,
+    PQP_STALE_GONE,    /* the server knows no statement of this name */
+    PQP_STALE_CHANGED, /* what it would return has changed */
+} pqp_staleness;
+
 typedef struct pqp_answer {
     pqp_next kind;
-    pqp_proof proof;  /* of a FATAL */
-    bool spoke;       /* of a FATAL: it is the server's own word, not libpq's about its silence */
-    PGresult *result; /* of RESULT, STATE, ERROR and FATAL: the receiver's to clear */
+    pqp_proof proof;     /* of a FATAL */
+    bool spoke;          /* of a FATAL: it is the server's own word, not libpq's about its silence */
+    pqp_staleness stale; /* of an ERROR */
+    PGresult *result;    /* of RESULT, STATE, ERROR and FATAL: the receiver's to clear */
 } pqp_answer;
 
 enum { PQP_READY_READ = 1, PQP_READY_WRITE = 2 };
 
 typedef struct pqp_transport {
-    pqp_sent (*send)(pqp_wire *w, const pqpool_stmt *request);
-    int (*flush)(pqp_wire *w);    /* 0: all is out; 1: more to write; -1: lost */
-    bool (*consume)(pqp_wire *w); /* reads what is there; false: lost */
+    pqp_sent (*send)(pqp_wire *w, const pqpool_stmt *request, const pqp_sending *how);
+    pqp_sent (*close)(pqp_wire *w, uint32_t number); /* drops a prepared statement: a unit of its own */
+    pqp_sent (*aside)(pqp_wire *w, const char *sql); /* runs it: a unit of its own */
+    int (*flush)(pqp_wire *w);                       /* 0: all is out; 1: more to write; -1: lost */
+    bool (*consume)(pqp_wire *w);                    /* reads what is there; false: lost */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
     bool (*clean)(pqp_wire *w); /* drained: is the session outside any transaction? */

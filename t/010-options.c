@@ -64,6 +64,9 @@ static void test_rows(void)
                                           {"shared_max", "4"},
                                           {"pipeline_depth", "128"},
                                           {"statement_timeout", "off"},
+                                          {"statement_cache_size", "256"},
+                                          {"slow_lane_threshold", "100ms"},
+                                          {"stall_threshold", "100ms"},
                                           {"slow_statement", "1s"},
                                           {"leak_threshold", "off"},
                                           {"log_level", "warn"},
@@ -543,9 +546,11 @@ static void test_hostile(void)
 
 static void test_changeable(void)
 {
-    static const char *const fixed[] = {"initial_size", "leak_threshold", "health_interval",
-                                        "health_used",  "health_waiting", "instances",
-                                        "batch_size",   "preset",         "name"};
+    static const char *const fixed[] = {"initial_size",    "leak_threshold",
+                                        "health_interval", "statement_cache_size",
+                                        "health_used",     "health_waiting",
+                                        "instances",       "batch_size",
+                                        "preset",          "name"};
     static const char *const idle[] = {"leak_threshold", "health_interval", "health_used",
                                        "health_waiting", "instances",       "batch_size"};
     for (int i = 0; pqp_options_row(i); i++) {

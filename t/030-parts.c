@@ -181,7 +181,7 @@ static void queues(void)
     for (int i = 1; i < 5; i++)
         pqp_queue_leave(&q, &w[i]);
     ok(!pqp_queue_first(&q, true), "who leaves is not served");
-    is_int(q.list[0].count + q.list[1].count, 0, "and not counted");
+    is_int(q.owners.count + q.sharers.count, 0, "and not counted");
 }
 
 static void slots(void)

@@ -13,11 +13,12 @@
 
 enum { CALLERS = 3, STMTS = 2, KEEPER = CALLERS };
 
-typedef enum { RUN, RUN_WITH_DEADLINE, ABANDON } manner;
+typedef enum { RUN, RUN_WITH_DEADLINE, ABANDON, TICKET, TICKET_WITH_DEADLINE } manner;
 
 /* What the fake connection holds of a statement. */
 typedef struct fate {
-    bool sent, given_back, dropped;
+    bool sent, given_back, dropped, parses;
+    int name; /* it was sent by */
 } fate;
 
 typedef struct scene {
@@ -28,13 +29,18 @@ typedef struct scene {
     manner manner[CALLERS][STMTS];
     int statements; /* each caller runs */
     bool grouped;   /* the first caller runs his as one group */
+    bool atomic;    /* ... of one unit */
+    bool planned;   /* all are one prepared statement */
+    bool over[CALLERS];
+    pqp_prepared prepared[2];
+    uint32_t parsed; /* names the server knows, a bit each */
 
     /* the wire: numbers of statements, caller * STMTS + k */
     int out[CALLERS * STMTS], n_out;       /* in libpq's send buffer */
     int server[CALLERS * STMTS], n_server; /* at the server */
     int in[CALLERS * STMTS], n_in;         /* answers in the socket */
     int read[CALLERS * STMTS], n_read;     /* answers read, not yet taken */
-    int part;                              /* of the first answer: result, NULL, sync point */
+    int part;                              /* of the first answer: results and NULLs, sync point */
     bool full;                             /* the socket takes nothing just now */
     bool cut, cut_seen, kicked, keeper_kicked;
     bool may_fill, may_cut, may_age;
@@ -67,6 +73,26 @@ static fate *fate_of(int number)
     return &S->fate[number / STMTS][number % STMTS];
 }
 
+/* The one plan there is lies outside: nothing of it changes. */
+static pqp_plan plan = {.place = 0, .id = 1};
+
+void pqp_plan_unpin(pqp_plan *p)
+{
+    (void)p;
+}
+
+void pqp_plan_took(pqp_plan *p, pqp_time span, pqp_time cap)
+{
+    (void)p, (void)span, (void)cap;
+}
+
+void *pqp_depot_take(pqp_depot *d)
+{
+    (void)d;
+    model_violation("a prepared statement was closed");
+    return NULL;
+}
+
 void pqp_depot_put(pqp_depot *d, void *object)
 {
     (void)d;
@@ -96,7 +122,7 @@ static int fake_flush(pqp_wire *w)
     return 0;
 }
 
-static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request)
+static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request, const pqp_sending *how)
 {
     (void)w;
     int number = request->n_params; /* carries it */
@@ -105,6 +131,10 @@ static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request)
     if (fate_of(number)->sent)
         model_violation("a statement was sent twice");
     fate_of(number)->sent = true;
+    fate_of(number)->parses = how->parse;
+    fate_of(number)->name = (int)how->plan;
+    if (how->sync == (S->atomic && S->grouped && number == 0 && S->statements == 2))
+        model_violation("a Sync in the wrong place");
     S->out[S->n_out++] = number;
     return PQP_SENT_WHOLE;
 }
@@ -127,17 +157,18 @@ static pqp_answer fake_next(pqp_wire *w)
             return (pqp_answer){.kind = PQP_NEXT_END};
         return (pqp_answer){.kind = PQP_NEXT_BUSY};
     }
-    int number = S->read[0];
-    switch (S->part++) {
-    case 0:
-        return (pqp_answer){.kind = PQP_NEXT_RESULT, .result = result_of(number)};
-    case 1:
-        return (pqp_answer){.kind = PQP_NEXT_END};
-    default:
-        S->part = 0;
-        memmove(S->read, S->read + 1, (size_t)--S->n_read * sizeof S->read[0]);
-        return (pqp_answer){.kind = PQP_NEXT_SYNC};
+    int number = S->read[0], part = S->part++, results = fate_of(number)->parses ? 2 : 1;
+    if (part < 2 * results) {
+        if (part % 2 == 1)
+            return (pqp_answer){.kind = PQP_NEXT_END};
+        return (pqp_answer){.kind = PQP_NEXT_RESULT,
+                            .result = part / 2 < results - 1 ? NULL : result_of(number)};
     }
+    S->part = 0;
+    memmove(S->read, S->read + 1, (size_t)--S->n_read * sizeof S->read[0]);
+    if (S->atomic && number == 0 && S->statements == 2)
+        return fake_next(w); /* its unit goes on */
+    return (pqp_answer){.kind = PQP_NEXT_SYNC};
 }
 
 static bool fake_alive(pqp_wire *w)
@@ -225,7 +256,9 @@ static pqp_stmt *prepare(int self, int k, manner how)
     m->request = &numbers[self * STMTS + k];
     m->bytes = 1;
     m->sibling = NULL;
-    m->deadline = how == RUN_WITH_DEADLINE ? 1 : PQP_NEVER;
+    m->plan = S->planned ? &plan : NULL;
+    m->joined = S->atomic && self == 0 && k == 0 && S->statements == 2;
+    m->deadline = how == RUN_WITH_DEADLINE || how == TICKET_WITH_DEADLINE ? 1 : PQP_NEVER;
     return m;
 }
 
@@ -242,15 +275,29 @@ static void group(int self)
     pqp_call *call = &S->call[self];
     pqp_stmt **end = &call->members;
     for (int k = 0; k < S->statements; k++) {
-        *end = prepare(self, k, S->manner[self][k]);
+        *end = prepare(self, k, S->manner[self][S->atomic ? 0 : k]); /* a unit has one deadline */
         end = &(*end)->sibling;
     }
     call->unsent_deadline = PQP_NEVER;
+    atomic_fetch_add(&S->lane.load, S->statements); /* beyond the window: some wait in the backlog */
     pqp_call_run(call, &S->lane);
     for (int k = 0; k < S->statements; k++)
         check_answer(&S->stmt[self][k], self * STMTS + k);
     pqp_call_part(call, &S->lane);
     put_back(call);
+}
+
+static void over(pqp_call *call)
+{
+    bool *done = &S->over[call - S->call];
+    if (*done)
+        model_violation("a call was over twice");
+    *done = true;
+}
+
+static bool is_over(void *arg)
+{
+    return *(bool *)arg;
 }
 
 static void caller(int self)
@@ -265,9 +312,15 @@ static void caller(int self)
         manner how = S->manner[self][k];
         pqp_stmt *m = call->members = prepare(self, k, how);
         call->unsent_deadline = PQP_NEVER;
+        call->over = how >= TICKET ? over : NULL;
+        S->over[self] = false;
+        pqp_call_ready(call);
+        atomic_fetch_add(&S->lane.load, 1);
         bool driving = pqp_call_submit(call, &S->lane);
         if (how == ABANDON)
             pqp_call_abandon(call, &S->lane, driving);
+        else if (how >= TICKET)
+            model_wait(is_over, &S->over[self], PQP_NEVER);
         else
             pqp_call_wait(call, &S->lane, driving);
         if (how != ABANDON)
@@ -281,7 +334,8 @@ static bool keeper_called(void *arg)
 {
     (void)arg;
     bool drives = S->lane.driver == PQP_DRIVER_KEEPER;
-    return S->keeper_kicked || (drives && (readable() || (S->lane.want_write && !S->full)));
+    return S->keeper_kicked || model_time() >= S->lane.alarm ||
+           (drives && (readable() || (S->lane.want_write && !S->full)));
 }
 
 static void tell_keeper(void *owner)
@@ -309,6 +363,11 @@ static bool can_answer(void)
 
 static void answer(void)
 {
+    fate *f = fate_of(S->server[0]);
+    if (f->parses)
+        S->parsed |= 1u << f->name;
+    if (f->name && !(S->parsed & 1u << f->name))
+        model_violation("a prepared statement was used before it was there");
     S->in[S->n_in++] = S->server[0];
     memmove(S->server, S->server + 1, (size_t)--S->n_server * sizeof S->server[0]);
 }
@@ -379,14 +438,20 @@ static uint64_t hash_scene(uint64_t (*mix)(uint64_t, const void *, size_t))
 {
     static scene s;
     s = *S;
+    s.lane.head_since = s.lane.served = 0; /* for figures only */
     for (int i = 0; i < CALLERS; i++) {
         if (!s.call[i].waking) {
             s.call[i].wake_next = NULL;
             s.call[i].wake_word = 0;
         }
-        for (int k = 0; k < STMTS; k++)
+        if (s.call[i].remaining == 0)
+            s.call[i].lane = NULL;
+        for (int k = 0; k < STMTS; k++) {
+            s.stmt[i][k].alone = false;
+            s.stmt[i][k].inbox_next = s.stmt[i][k].state == PQP_STMT_PENDING ? s.stmt[i][k].inbox_next : NULL;
             if (s.fate[i][k].given_back)
                 s.stmt[i][k] = (pqp_stmt){.request = s.stmt[i][k].request};
+        }
     }
     size_t before = offsetof(scene, lane) + offsetof(pqp_lane, why), after = before + sizeof s.lane.why;
     uint64_t h = mix(s.lane.why.code + 1, &s, before); /* the text of an error is no part of the state */
@@ -399,9 +464,12 @@ typedef struct scenario {
     const char *name;
     int callers, statements;
     manner first; /* of the first caller's first statement */
-    bool cut, full, grouped;
+    bool cut, full;
+    int shape;       /* sum of the below */
     int preemptions; /* -1: every interleaving */
 } scenario;
+
+enum { SINGLE = 0, GROUP = 1, UNIT = 2, PLANNED = 4 };
 
 static scenario now;
 
@@ -409,14 +477,17 @@ static void setup(void)
 {
     scene *s = S;
     s->statements = now.statements;
-    s->grouped = now.grouped;
-    if (pqp_lane_init(&s->lane, &fake, NULL, tell_keeper, NULL) != 0)
+    s->grouped = now.shape & GROUP;
+    s->planned = now.shape & PLANNED;
+    s->atomic = now.shape & UNIT;
+    if (pqp_lane_init(&s->lane, &fake, &(pqp_lane_owner){.tell_keeper = tell_keeper}) != 0)
         abort();
+    s->lane.prepared = (pqp_prepared_set){.at = s->prepared, .places = 2};
     s->lane.window = 2;
     s->lane.accepting = 1;
     s->may_cut = now.cut;
     s->may_fill = now.full;
-    s->may_age = now.first == RUN_WITH_DEADLINE;
+    s->may_age = now.first == RUN_WITH_DEADLINE || now.first == TICKET_WITH_DEADLINE;
     s->manner[0][0] = now.first;
     for (int i = 0; i < now.callers; i++) {
         if (pqp_call_init(&s->call[i]) != 0)
@@ -485,47 +556,56 @@ int main(void)
     if (more)
         alarm(4 * 3600);
     static const scenario whole[] = {
-        {"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, false, -1},
-        {"no fault", 2, 1, RUN, false, true, false, -1},
-        {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, false, -1},
-        {"the connection lost", 2, 1, RUN, true, false, false, -1},
-        {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, false, -1},
-        {"no fault", 2, 2, RUN, false, false, false, -1},
-        {"as a group, a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, true, -1},
-        {"one of them as a group", 2, 2, RUN, false, false, true, -1}};
+        {"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, SINGLE, -1},
+        {"no fault", 2, 1, RUN, false, true, SINGLE, -1},
+        {"a time-out", 2, 1, RUN_WITH_DEADLINE, false, false, SINGLE, -1},
+        {"the connection lost", 2, 1, RUN, true, false, SINGLE, -1},
+        {"one abandoned, the connection lost", 2, 1, ABANDON, true, false, SINGLE, -1},
+        {"no fault", 2, 2, RUN, false, false, SINGLE, -1},
+        {"as a group, a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, GROUP, -1},
+        {"one of them as a group", 2, 2, RUN, false, false, GROUP, -1},
+        {"as one unit, a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true,
+         GROUP | UNIT, -1},
+        {"as one unit, prepared, the connection lost", 1, 2, RUN, true, true, GROUP | UNIT | PLANNED, -1},
+        {"one prepared statement, the connection lost", 2, 1, RUN, true, false, PLANNED, -1},
+        {"one of them as one unit, prepared", 2, 2, RUN, false, false, GROUP | UNIT | PLANNED, 1},
+        {"a ticket, a time-out, a cut and a full socket", 1, 2, TICKET_WITH_DEADLINE, true, true, SINGLE, -1},
+        {"a ticket, prepared", 2, 1, TICKET, false, true, PLANNED, -1},
+        {"a ticket with a time-out", 2, 1, TICKET_WITH_DEADLINE, false, false, SINGLE, -1},
+        {"a ticket, the connection lost", 2, 1, TICKET, true, false, SINGLE, -1}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         expect_clean(whole[i], 0);
     if (more)
-        expect_clean((scenario){"no fault", 3, 1, RUN, false, false, false, -1}, 0);
+        expect_clean((scenario){"no fault", 3, 1, RUN, false, false, SINGLE, -1}, 0);
 
-    expect_clean((scenario){"a time-out", 3, 2, RUN_WITH_DEADLINE, false, false, false, 1 + more}, 0);
-    expect_clean((scenario){"one abandoned", 3, 2, ABANDON, false, false, false, 1 + more}, 0);
-    expect_clean((scenario){"the connection lost", 3, 2, RUN, true, false, false, 0 + more}, 0);
+    expect_clean((scenario){"a time-out", 3, 2, RUN_WITH_DEADLINE, false, false, SINGLE, 1 + more}, 0);
+    expect_clean((scenario){"one abandoned", 3, 2, ABANDON, false, false, SINGLE, 1 + more}, 0);
+    expect_clean((scenario){"the connection lost", 3, 2, RUN, true, false, SINGLE, 0 + more}, 0);
     expect_clean(
-        (scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, false, 0 + more},
+        (scenario){"a time-out, the connection lost", 3, 2, RUN_WITH_DEADLINE, true, false, SINGLE, 0 + more},
         0);
     expect_clean(
-        (scenario){"one abandoned, the connection lost", 3, 2, ABANDON, true, false, false, 0 + more}, 0);
+        (scenario){"one abandoned, the connection lost", 3, 2, ABANDON, true, false, SINGLE, 0 + more}, 0);
 
     expect_clean((scenario){"one of them as a group, with a time-out", 3, 2, RUN_WITH_DEADLINE, false, false,
-                            true, 0 + more},
+                            GROUP, 0 + more},
                  0);
 
     uint64_t runs = number_from("PQPOOL_MODEL_RUNS", 30000);
     expect_clean((scenario){"a time-out, a cut and a full socket, at random", 3, 2, RUN_WITH_DEADLINE, true,
-                            true, false, -1},
+                            true, SINGLE, -1},
                  runs);
-    expect_clean(
-        (scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true, false, -1},
-        runs);
+    expect_clean((scenario){"one abandoned, a cut and a full socket, at random", 3, 2, ABANDON, true, true,
+                            SINGLE, -1},
+                 runs);
 
     expect_clean((scenario){"one as a group, a time-out, a cut and a full socket, at random", 3, 2,
-                            RUN_WITH_DEADLINE, true, true, true, -1},
+                            RUN_WITH_DEADLINE, true, true, GROUP, -1},
                  runs);
 
     expect_found("a wake-up lost between the unlock and the inbox", PLANT_LOST_WAKEUP,
-                 (scenario){"planted", 2, 1, RUN, false, false, false, -1});
+                 (scenario){"planted", 2, 1, RUN, false, false, SINGLE, -1});
     expect_found("an appointed driver who leaves without passing the role on", PLANT_LOST_DRIVER,
-                 (scenario){"planted", 2, 1, RUN_WITH_DEADLINE, false, false, false, -1});
+                 (scenario){"planted", 2, 1, RUN_WITH_DEADLINE, false, false, SINGLE, -1});
     return done_testing();
 }

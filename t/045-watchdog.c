@@ -8,9 +8,9 @@
 #include "call.h"
 
 /* A connection that takes everything and never answers. */
-static pqp_sent take(pqp_wire *w, const pqpool_stmt *request)
+static pqp_sent take(pqp_wire *w, const pqpool_stmt *request, const pqp_sending *how)
 {
-    (void)w, (void)request;
+    (void)w, (void)request, (void)how;
     return PQP_SENT_WHOLE;
 }
 
@@ -77,13 +77,15 @@ static int lane_of(bool driven)
     if (pid == 0) {
         static const pqpool_stmt request = {PQPOOL_STMT, .sql = "select 1"};
         pthread_t thread;
-        if (pqp_lane_init(&lane, &silent, NULL, tell_nobody, NULL) != 0 || pqp_call_init(&call) != 0)
+        if (pqp_lane_init(&lane, &silent, &(pqp_lane_owner){.tell_keeper = tell_nobody}) != 0 ||
+            pqp_call_init(&call) != 0)
             _exit(2);
-        pqp_lane_open(&lane, 10);
+        pqp_lane_open(&lane, &(pqp_lane_terms){.window = 10});
         stmt = (pqp_stmt){.request = &request, .deadline = PQP_NEVER};
         call.members = &stmt;
         call.unsent_deadline = PQP_NEVER;
-        if (!pqp_call_submit(&call, &lane))
+        pqp_call_ready(&call);
+        if (!pqp_lane_reserve(&lane, 1) || !pqp_call_submit(&call, &lane))
             _exit(3);
         if (driven && pthread_create(&thread, NULL, drive_on, NULL) != 0)
             _exit(4);

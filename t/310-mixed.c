@@ -77,7 +77,9 @@ static void judge(mix *m, int64_t nonce, bool has_deadline, PGresult *res, const
     case PQPOOL_ESERVER:
         m->answers++;
         fine = err->outcome == PQPOOL_DONE;
-        if (!right(nonce, res, err) && m->wrong++ == 0)
+        if (has_deadline && strcmp(err->sqlstate, "57014") == 0) /* the server kept the deadline */
+            m->late++;
+        else if (!right(nonce, res, err) && m->wrong++ == 0)
             diag("nonce %lld: %s %s", (long long)nonce, pqpool_code_name((pqpool_code)err->code),
                  err->message);
         break;

@@ -28,7 +28,7 @@ void model_point(void);
 #define PQP_POINT() model_point()
 
 /* Faults the model plants to show that it would find them. */
-enum { PLANT_NONE, PLANT_LOST_WAKEUP, PLANT_LOST_DRIVER };
+enum { PLANT_NONE, PLANT_LOST_WAKEUP, PLANT_LOST_DRIVER, PLANT_SHIFTED_FLIGHT };
 extern int model_planted;
 #define PQP_PLANTED(fault) (model_planted == PLANT_##fault)
 

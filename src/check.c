@@ -1,0 +1,98 @@
+#include "check.h"
+
+#include "guard.h"
+
+/* The protocol's own limits: a message's length is a signed 32-bit number, and the server refuses 1 GB. */
+#define MESSAGE_MAX ((size_t)1 << 30)
+enum { PARAMS_MAX = 65535 };
+
+static pqpool_code check_params(const pqpool_stmt *s, size_t *bytes, pqpool_error *err)
+{
+    if (s->n_params < 0 || s->n_params > PARAMS_MAX)
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "n_params is %d: the protocol allows 0 to %d; pass a list as one array "
+                          "parameter",
+                          s->n_params, PARAMS_MAX);
+    if (s->n_params > 0 && !s->param_values)
+        return pqp_refuse(err, PQPOOL_EINVAL, "n_params is %d but param_values is NULL", s->n_params);
+    for (int i = 0; i < s->n_params && *bytes < MESSAGE_MAX; i++) {
+        const char *value = s->param_values[i];
+        bool binary = s->param_formats && s->param_formats[i] != 0;
+        if (!value)
+            continue;
+        if (binary && (!s->param_lengths || s->param_lengths[i] < 0))
+            return pqp_refuse(err, PQPOOL_EINVAL, "parameter $%d is binary and has no length", i + 1);
+        size_t length = binary ? (size_t)s->param_lengths[i] : strlen(value);
+        if (!binary && s->param_lengths && s->param_lengths[i] > 0 && (size_t)s->param_lengths[i] > length)
+            return pqp_refuse(err, PQPOOL_EINVAL,
+                              "parameter $%d holds a NUL byte, which text can't: libpq would cut it "
+                              "there; pass it in binary format (bytea)",
+                              i + 1);
+        *bytes += length;
+    }
+    if (*bytes >= MESSAGE_MAX)
+        return pqp_refuse(err, PQPOOL_ETOOBIG,
+                          "the statement and its parameters are 1 GB or more, which the server "
+                          "refuses");
+    return PQPOOL_OK;
+}
+
+static pqpool_code check_fields(const pqpool_stmt *s, pqpool_error *err)
+{
+    const unsigned known = PQPOOL_READ_ONLY | PQPOOL_IDEMPOTENT | PQPOOL_SLOW | PQPOOL_NO_PREPARE;
+    if (!s->sql)
+        return pqp_refuse(err, PQPOOL_EINVAL, "sql is NULL");
+    if (s->flags & ~known)
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "flags 0x%x: this version knows PQPOOL_READ_ONLY, "
+                          "PQPOOL_IDEMPOTENT, PQPOOL_SLOW and PQPOOL_NO_PREPARE",
+                          s->flags);
+    if (s->tx || s->scope)
+        return pqp_refuse(err, PQPOOL_EINVAL, "tx and scope must be NULL in this version");
+    if (s->timeout_ms < PQPOOL_DEFAULT)
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
+                          s->timeout_ms);
+    return PQPOOL_OK;
+}
+
+/* Whether the text may share, and the plan it is known by. A text the pool keeps has passed the guard. */
+static pqpool_code check_text(pqpool *p, const pqpool_stmt *s, size_t length, pqp_stmt *m, pqpool_error *err)
+{
+    bool keep = !(s->flags & PQPOOL_NO_PREPARE);
+    if (keep && (m->plan = pqp_plans_find(&p->plans, s, length)))
+        return PQPOOL_OK;
+    pqp_verdict verdict = pqp_guard_check(s->sql);
+    if (verdict.construct)
+        return pqp_refuse(err, PQPOOL_EREFUSED, "%s%s%s%s may not run on a shared connection; %s",
+                          verdict.construct, *verdict.word ? " (" : "", verdict.word,
+                          *verdict.word ? ")" : "", verdict.way_out);
+    m->commits_itself = verdict.commits_itself;
+    if (keep && verdict.plannable)
+        m->plan = pqp_plans_add(&p->plans, s, length);
+    return PQPOOL_OK;
+}
+
+pqpool_code pqp_check_stmt(pqpool *p, const pqpool_stmt *s, pqp_time now, pqp_stmt *m, pqpool_error *err)
+{
+    m->plan = NULL;
+    m->commits_itself = m->joined = m->unnamed = m->repeated = false;
+    pqpool_code code = check_fields(s, err);
+    if (code != PQPOOL_OK)
+        return code;
+    size_t length = strlen(s->sql);
+    m->bytes = length;
+    code = check_params(s, &m->bytes, err);
+    if (code == PQPOOL_OK)
+        code = check_text(p, s, length, m, err);
+    m->timed = s->timeout_ms > 0;
+    bool own = s->timeout_ms != 0 && s->timeout_ms != PQPOOL_DEFAULT;
+    m->deadline = pqp_deadline(now, own ? s->timeout_ms : pqp_load(&p->statement_timeout_ms));
+    return code;
+}
+
+bool pqp_check_wants_alone(pqpool *p, const pqpool_stmt *s, const pqp_stmt *m)
+{
+    return (s->flags & PQPOOL_SLOW) || m->bytes > PQP_SHARED_BYTES_MAX || (m->timed && m->commits_itself) ||
+           (m->plan && pqp_peek(&m->plan->cost) > pqp_load(&p->slow_lane_time));
+}

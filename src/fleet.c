@@ -1,0 +1,255 @@
+/* fleet: counting and moving; fleet.h says how it stands to pool. */
+#include "fleet.h"
+
+#include <sys/eventfd.h>
+
+/* ---- counting ---- */
+
+static int in(const pqpool *p, pqp_slot_state state)
+{
+    return pqp_fleet_in(p, state);
+}
+
+int pqp_fleet_building_locked(const pqpool *p)
+{
+    int n = 0;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
+        n += s->to_lane && !s->alone;
+    return n;
+}
+
+int pqp_fleet_lanes_locked(const pqpool *p)
+{
+    int n = pqp_fleet_building_locked(p);
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
+        n += !s->alone;
+    return n;
+}
+
+int pqp_fleet_underway_locked(const pqpool *p)
+{
+    int n = in(p, PQP_SLOT_CONNECTING) + in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_DRAINING);
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
+        n += !s->to_lane;
+    return n;
+}
+
+/* A lane that takes statements, now or as soon as it has room. */
+static bool any_usable(pqpool *p, pqp_time now)
+{
+    pqp_time stall = pqp_peek(&p->stall_time);
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
+        if (pqp_load(&s->lane->accepting) && !pqp_lane_stalled(s->lane, now, stall))
+            return true;
+    return false;
+}
+
+bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now)
+{
+    return p->queue.sharers.count > 0 && pqp_fleet_building_locked(p) == 0 &&
+           pqp_fleet_lanes_locked(p) < PQP_MAX(1, p->options.max_size - 1) && !any_usable(p, now);
+}
+
+int pqp_fleet_demand_locked(pqpool *p, pqp_time now)
+{
+    return p->queue.owners.count + pqp_fleet_lane_needed_locked(p, now);
+}
+
+int pqp_fleet_waiting_locked(pqpool *p)
+{
+    int sharers = p->queue.sharers.count, spare = pqp_fleet_underway_locked(p) - p->queue.owners.count;
+    int owners = PQP_MAX(0, -spare);
+    if (sharers == 0 || pqp_fleet_building_locked(p) > 0)
+        return owners;
+    if (spare > 0 && pqp_fleet_lane_needed_locked(p, pqp_now()))
+        return 0; /* one connection will serve them all */
+    return owners + sharers;
+}
+
+int pqp_fleet_live_locked(const pqpool *p)
+{
+    return in(p, PQP_SLOT_IDLE) + in(p, PQP_SLOT_LEASED) + in(p, PQP_SLOT_RESETTING) +
+           in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING);
+}
+
+void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
+{
+    *out = (pqpool_stats_data){
+        .limit = (int32_t)p->options.max_size,
+        .total = pqp_slots_total(&p->slots),
+        .idle = in(p, PQP_SLOT_IDLE),
+        .leased = in(p, PQP_SLOT_LEASED),
+        .shared = in(p, PQP_SLOT_LANE),
+        .connecting = in(p, PQP_SLOT_CONNECTING),
+        .resetting = in(p, PQP_SLOT_RESETTING),
+        .probing = in(p, PQP_SLOT_PROBING),
+        .draining = in(p, PQP_SLOT_DRAINING),
+        .closing = in(p, PQP_SLOT_CLOSING),
+        .waiting = pqp_fleet_waiting_locked(p),
+        .connects = p->connects,
+        .connect_failures = p->connect_failures,
+        .closes = p->closes,
+        .acquires = p->acquires,
+        .releases = p->releases,
+        .timeouts = p->timeouts,
+        .enqueues = p->enqueues,
+        .shared_grown = p->shared_grown,
+        .events_dropped = pqp_events_dropped(&p->events),
+        .unsent = p->queue.sharers.count,
+        .promised = pqp_load(&p->promised),
+    };
+    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
+    pqp_time now = pqp_now(), stall = pqp_peek(&p->stall_time);
+    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
+        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s; s = s->link.next) {
+            out->statements += pqp_load(&s->lane->load);
+            out->alone += s->alone && s->busy;
+            out->stalled += !s->alone && pqp_lane_stalled(s->lane, now, stall);
+        }
+}
+
+/* ---- telling ---- */
+
+void pqp_fleet_event_locked(pqpool *p, int id, const pqp_slot *slot, int64_t wait_us, const char *text)
+{
+    if (!p->events.ring)
+        return;
+    pqpool_event e = {.id = id, .waiting = pqp_fleet_waiting_locked(p), .wait_us = wait_us};
+    if (slot) {
+        e.connection = slot->id;
+        e.backend_pid = slot->backend_pid;
+    }
+    pqp_event_note_down(&p->events, &e, text);
+}
+
+void pqp_fleet_kick(void *pool)
+{
+    (void)eventfd_write(((pqpool *)pool)->keeper_fd, 1);
+}
+
+void pqp_fleet_due_locked(pqpool *p, pqp_time at)
+{
+    if (at >= p->due)
+        return;
+    p->due = at;
+    p->kick = true;
+}
+
+void pqp_fleet_wake_locked(pqpool *p, pqp_waiter *w, int word)
+{
+    w->word = word;
+    w->wake_next = p->wakes;
+    p->wakes = w;
+}
+
+void pqp_fleet_nudge_locked(pqpool *p, pqp_slot *slot)
+{
+    if (slot->to_nudge)
+        return;
+    slot->to_nudge = true;
+    slot->nudge_next = p->nudges;
+    p->nudges = slot;
+}
+
+void pqp_fleet_fail_locked(pqpool *p, pqp_waiter *w, const pqpool_error *why)
+{
+    if (w->err)
+        *w->err = *why;
+    w->code = (pqpool_code)why->code;
+    if (w->queued)
+        pqp_queue_leave(&p->queue, w);
+    if (w->making)
+        w->making->waiter = NULL;
+    w->making = NULL;
+    pqp_fleet_wake_locked(p, w, PQP_WORD_FAILED);
+}
+
+/* ---- moving ---- */
+
+void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason)
+{
+    slot->job = NULL;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_CLOSING, pqp_now());
+    p->closes++;
+    p->kick = true;
+    pqp_fleet_event_locked(p, PQPOOL_EVENT_CLOSE, slot, 0, reason);
+}
+
+void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, pqp_time now)
+{
+    slot->generation++;
+    slot->uses++;
+    slot->fresh = false;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
+    p->acquires++;
+}
+
+void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)
+{
+    slot->to_lane = true;
+    slot->alone = alone != NULL;
+    slot->busy = false;
+    slot->waiter = alone;
+    if (alone) {
+        pqp_queue_leave(&p->queue, alone);
+        alone->making = slot;
+    }
+    slot->job = NULL;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
+    p->kick = true;
+}
+
+void pqp_fleet_drain_locked(pqpool *p, pqp_slot *slot)
+{
+    for (int i = 0; i < PQP_LANES_MAX; i++)
+        if (pqp_load(&p->lanes[i]) == slot->lane)
+            pqp_store(&p->lanes[i], NULL);
+    pqp_lane_retire(slot->lane);
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_DRAINING, pqp_now());
+    p->kick = true;
+}
+
+bool pqp_fleet_publish_locked(pqpool *p, pqp_slot *slot)
+{
+    int i = 0;
+    while (i < PQP_LANES_MAX && pqp_load(&p->lanes[i]))
+        i++;
+    if (i == PQP_LANES_MAX) /* lost ones keep their places until they are empty */
+        return false;
+    pqp_store(&p->lanes[i], slot->lane);
+    if (i >= pqp_load(&p->n_lanes_top))
+        pqp_store(&p->n_lanes_top, i + 1);
+    return true;
+}
+
+pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *choice)
+{
+    pqp_time stall = pqp_peek(&p->stall_time);
+    for (;;) {
+        pqp_lane *best = NULL;
+        int top = pqp_load(&p->n_lanes_top);
+        *choice = (pqp_choice){0};
+        for (int i = 0; i < top; i++) {
+            pqp_lane *lane = pqp_load(&p->lanes[i]);
+            if (!lane || !pqp_load(&lane->accepting))
+                continue;
+            choice->lanes++;
+            if (pqp_lane_stalled(lane, now, stall))
+                continue;
+            int load = pqp_load(&lane->load);
+            if (!best || load < choice->least) {
+                best = lane;
+                choice->least = load;
+            }
+        }
+        if (!best)
+            return NULL;
+        if (!pqp_lane_pin(best))
+            continue; /* it has closed just now */
+        if (pqp_lane_reserve(best, members))
+            return best;
+        pqp_lane_unpin(best);
+        if (pqp_load(&best->load) >= best->window) /* even the emptiest is full */
+            return NULL;
+    }
+}

@@ -1,0 +1,142 @@
+/*
+ * fleet: what a pool has: its connections, who waits for them, its options and counters; how they are counted,
+ * and the moves a connection makes. What is to be done with it all is decided in pool.c.
+ *
+ * Functions that end in _locked are called with the pool's mutex held.
+ */
+#ifndef PQP_FLEET_H
+#define PQP_FLEET_H
+
+#include "base.h"
+#include "call.h"
+#include "clock.h"
+#include "delivery.h"
+#include "depot.h"
+#include "error.h"
+#include "event.h"
+#include "options.h"
+#include "plan.h"
+#include "queue.h"
+#include "session.h"
+#include "slot.h"
+
+enum { PQP_LANES_MAX = 64 };
+
+/* The pool is used for statements under this many milliseconds of unbroken pressure before it opens one more
+ * shared connection, and pressure is this many statements on the emptiest one. doc/ARCHITECTURE.md says
+ * why. */
+enum { PQP_GROW_LOAD = 8, PQP_GROW_MS = 50 };
+
+struct pqpool {
+    uint64_t magic;
+    unsigned process;  /* of the process that opened it (pqp_process()) */
+    pqp_target target; /* constant */
+    char name[PQP_NAME_SIZE + 192];
+    pqp_events events;
+    pqp_depot sleepers, runs, stmts;
+    pqp_plans plans;
+    pqp_delivery delivery; /* what pqpool_dispatch() will hand out */
+    int keeper_fd;         /* eventfd: wakes the keeper */
+    int epoll_fd;          /* the keeper's: every connection's socket is in it */
+    pthread_t keeper;
+
+    /* For routing without the mutex; written under it. */
+    _Atomic(pqp_lane *) lanes[PQP_LANES_MAX];
+    _Atomic int n_lanes_top;                                           /* no lane at or beyond this index */
+    _Atomic int64_t pressure_since;                                    /* ns; 0: none */
+    _Atomic int64_t acquire_timeout_ms, statement_timeout_ms, slow_ms; /* mirrors of options */
+    _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
+    _Atomic int depth;           /* mirrors pipeline_depth */
+    _Atomic int sharers_waiting; /* statements that wait for room: new ones go behind them */
+    _Atomic int calls_inside;    /* exported functions running in it */
+    _Atomic int promised;        /* tickets and callbacks that are out */
+    _Atomic int closed;          /* mirrors closing */
+    _Atomic int lane_wanted;     /* a lease waits until the last lane is idle: settle when it is */
+
+    pqp_mutex mu;
+    /* guarded by mu */
+    pqp_options options;
+    pqp_slots slots;
+    pqp_queue queue;
+    pqp_waiter *wakes;      /* words to give after the unlock */
+    pqp_slot *nudges;       /* lanes on which something was put, to be sent after the unlock */
+    pqp_call *again;        /* calls without an owner that waits, to be placed once more: the keeper's */
+    bool kick;              /* the keeper has something to do */
+    bool closing, stopping; /* closed to callers; the keeper is to end */
+    bool grow;              /* pressure asks for one more lane */
+    int warm;               /* initial_size, until reached */
+    int failures;           /* connect attempts failed in a row */
+    pqp_time failed_at;     /* the last one */
+    bool refused;           /* the last one was refused for good */
+    pqp_time next_attempt;  /* while failures > 0 */
+    pqpool_error last_failure;
+    pqp_time due;   /* earliest thing settle() knows of that time alone will bring */
+    pqp_time alarm; /* earliest deadline of a waiter that nobody sleeps for */
+    int32_t connection_ids;
+    int refs;         /* the handle, and one for each job; the last one frees the memory */
+    int jobs;         /* running, not orphaned */
+    pqp_cond changed; /* a slot became EMPTY or was given back, a job ended */
+    int64_t connects, connect_failures, closes, acquires, releases, timeouts, enqueues, shared_grown, stalls;
+};
+
+/* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
+enum { PQP_RUN_SIZE = 512 };
+
+/* ---- counting ---- */
+
+/* Shared connections, there or being made; those of one caller alone are not among them. */
+int pqp_fleet_lanes_locked(const pqpool *p);
+/* Being made for any caller. */
+int pqp_fleet_building_locked(const pqpool *p);
+/* On their way to be idle. */
+int pqp_fleet_underway_locked(const pqpool *p);
+/* Statements wait, and no shared connection that could take them is there or being made. */
+bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now);
+/* Connections that those who wait could use, at most. */
+int pqp_fleet_demand_locked(pqpool *p, pqp_time now);
+/* Callers and statements waiting that no connection under way covers. */
+int pqp_fleet_waiting_locked(pqpool *p);
+/* Connections that are up. */
+int pqp_fleet_live_locked(const pqpool *p);
+void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out);
+
+static inline int pqp_fleet_in(const pqpool *p, pqp_slot_state state)
+{
+    return p->slots.in[state].count;
+}
+
+/* ---- telling ---- */
+
+void pqp_fleet_event_locked(pqpool *p, int id, const pqp_slot *slot, int64_t wait_us, const char *text);
+void pqp_fleet_kick(void *pool);                   /* wakes the keeper; no lock needed */
+void pqp_fleet_due_locked(pqpool *p, pqp_time at); /* the keeper must look at this time at the latest */
+
+/* ---- moving ---- */
+
+/* Closes a slot's connection. */
+void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason);
+/* To one caller, for himself. */
+void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, pqp_time now);
+/* Begins to make an idle connection a lane, for everybody or for one waiter alone. */
+void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone);
+/* A lane takes nothing new any more. */
+void pqp_fleet_drain_locked(pqpool *p, pqp_slot *slot);
+/* A lane is open to everybody from here on; false: there is no place for it. */
+bool pqp_fleet_publish_locked(pqpool *p, pqp_slot *slot) PQP_MUSTCHECK;
+
+/* What was seen on the way to a choice. */
+typedef struct pqp_choice {
+    int lanes; /* open to everybody */
+    int least; /* statements on the emptiest of those that are not stalled */
+} pqp_choice;
+
+/* Room for so many statements on the shared connection with the least to do, reserved and pinned; NULL: there is
+ * none. Takes no lock. */
+pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *choice) PQP_MUSTCHECK;
+
+/* A waiter has a word to be given after the unlock; a lane has something in its inbox. */
+void pqp_fleet_wake_locked(pqpool *p, pqp_waiter *w, int word);
+void pqp_fleet_nudge_locked(pqpool *p, pqp_slot *slot);
+void pqp_fleet_fail_locked(pqpool *p, pqp_waiter *w, const pqpool_error *why);
+
+#endif

@@ -1,0 +1,525 @@
+#include "run.h"
+
+#include "admission.h"
+#include "check.h"
+#include "holder.h"
+
+_Static_assert(sizeof(pqp_run) <= PQP_RUN_SIZE, "a run fits into the depot's objects");
+
+static const pqpool_stmt *stmt_at(const pqp_run *r, int i)
+{
+    return (const pqpool_stmt *)((const char *)r->stmts + (size_t)i * r->stride);
+}
+
+static pqpool_error *error_at(const pqp_run *r, int i)
+{
+    return r->errors ? &r->errors[i] : NULL;
+}
+
+static void note_code(pqp_run *r, int index, pqpool_code code)
+{
+    if (code != PQPOOL_OK && (r->first == PQPOOL_OK || index < r->first_index)) {
+        r->first = code;
+        r->first_index = index;
+    }
+}
+
+/* ---- making one ---- */
+
+static void put_members(pqpool *p, pqp_stmt *members)
+{
+    for (pqp_stmt *m = members, *next; m; m = next) {
+        next = m->sibling;
+        pqp_stmt_put(&p->stmts, m);
+    }
+}
+
+/* Takes and checks all members; *failed: the one that was refused. */
+static pqpool_code take_members(pqp_run *r, int n, int *failed, pqpool_error *err)
+{
+    pqp_stmt **end = &r->call.members;
+    size_t bytes = 0;
+    *end = NULL;
+    for (int i = 0; i < n; i++) {
+        const pqpool_stmt *s = stmt_at(r, i);
+        *failed = i;
+        pqp_stmt *m = pqp_depot_take(&r->pool->stmts);
+        if (!m)
+            return pqp_no_memory(err);
+        m->sibling = NULL;
+        *end = m;
+        end = &m->sibling;
+        m->request = s;
+        m->index = i;
+        pqpool_code code = pqp_check_stmt(r->pool, s, r->began, m, err);
+        if (code != PQPOOL_OK)
+            return code;
+        bytes += m->bytes;
+        r->alone |= pqp_check_wants_alone(r->pool, s, m);
+    }
+    r->alone |= r->atomic && bytes > PQP_SHARED_BYTES_MAX; /* its unit is sent in one go */
+    return PQPOOL_OK;
+}
+
+/* The members become one unit, which is over when the first of their deadlines is. */
+static pqpool_code join(pqp_run *r, pqpool_error *err, int *failed)
+{
+    pqp_time first = PQP_NEVER;
+    for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
+        first = PQP_MIN(first, m->deadline);
+    for (pqp_stmt *m = r->call.members; m; m = m->sibling) {
+        if (m->commits_itself && (m != r->call.members || m->sibling)) {
+            *failed = m->index;
+            return pqp_refuse(err, PQPOOL_EREFUSED,
+                              "a statement that commits by itself can't be one of an "
+                              "all-or-nothing group; run it by itself");
+        }
+        m->deadline = first;
+        m->joined = m->sibling != NULL;
+    }
+    return PQPOOL_OK;
+}
+
+pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mode mode, PGresult **results,
+                     pqpool_error *errors, pqpool_error *err)
+{
+    pqpool_error why;
+    int failed = 0;
+    pqp_run *r = pqp_depot_take(&p->runs);
+    if (!r) {
+        pqp_no_memory(err);
+        return NULL;
+    }
+    r->pool = p;
+    r->stmts = stmts;
+    r->stride = stmts[0].size;
+    r->results = results;
+    r->errors = errors;
+    r->finished = NULL;
+    r->owner = NULL;
+    pqp_store(&r->holds, 1);
+    r->turn = (pqp_turn){0};
+    r->atomic = mode == PQPOOL_ATOMIC;
+    r->first = PQPOOL_OK;
+    r->began = pqp_now();
+    r->alone = r->holder = pqp_holder_is_me(p);
+    r->call.over = NULL;
+    r->call.unsent_deadline = pqp_deadline(r->began, pqp_load(&p->acquire_timeout_ms));
+    r->waiter.parker = &r->call.parker;
+    r->waiter.call = &r->call;
+    r->waiter.told = NULL;
+    r->waiter.queued = false;
+    r->waiter.making = NULL;
+    for (int i = 0; i < n; i++)
+        results[i] = NULL;
+    pqpool_code code = take_members(r, n, &failed, &why);
+    if (code == PQPOOL_OK && r->atomic)
+        code = join(r, &why, &failed);
+    if (code == PQPOOL_OK)
+        return r;
+    why.row = failed;
+    if (err)
+        *err = why;
+    pqp_run_free(r);
+    return NULL;
+}
+
+void pqp_run_free(pqp_run *r)
+{
+    if (pqp_sub(&r->holds, 1) > 1)
+        return; /* whoever set it going is not done with it yet */
+    put_members(r->pool, r->call.members);
+    r->call.members = NULL;
+    pqp_depot_put(&r->pool->runs, r);
+}
+
+/* ---- what came back ---- */
+
+/* Its prepared statement was of no use, which the server said before it ran anything: once more, without. */
+static bool may_heal(const pqp_stmt *m)
+{
+    return m->code == PQPOOL_ESERVER && m->stale && !m->unnamed && !m->given_up;
+}
+
+/*
+ * Whether the library may run it again: when it provably did not run; once, if the caller says that twice
+ * does no harm; but never the statement at the head of a connection that died without a word, since it may be
+ * what kills.
+ */
+static bool may_repeat(const pqp_run *r, const pqp_stmt *m, pqp_time now)
+{
+    if (m->given_up || pqp_load(&r->pool->closed) || now >= m->deadline)
+        return false;
+    if (may_heal(m))
+        return true;
+    if (m->code != PQPOOL_ELOST || m->send_refused)
+        return false;
+    if (m->outcome == PQPOOL_NOT_SENT || m->outcome == PQPOOL_NOT_RUN)
+        return now < r->call.unsent_deadline;
+    return m->outcome == PQPOOL_UNKNOWN && !m->repeated && !m->headed_loss &&
+           (m->request->flags & (PQPOOL_READ_ONLY | PQPOOL_IDEMPOTENT));
+}
+
+/* All or nothing: whether the whole unit may run again. What a failed member undid did not happen. */
+static bool may_repeat_all(const pqp_run *r, pqp_time now)
+{
+    bool healing = false;
+    for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
+        healing |= may_heal(m);
+    for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
+        if (!(healing && m->code == PQPOOL_ECANCELED) && !may_repeat(r, m, now))
+            return false;
+    return true;
+}
+
+/* The outcome for the caller: a statement that was sent before and is now called unsent may still have run
+ * then. */
+static pqpool_outcome outcome_of(const pqp_stmt *m, pqpool_outcome last)
+{
+    return m->repeated && last != PQPOOL_DONE ? PQPOOL_UNKNOWN : last;
+}
+
+static void report_server_error(const PGresult *result, const char *prefix, pqpool_code code,
+                                pqpool_error *err)
+{
+    const char *text = PQresultErrorMessage(result);
+    size_t length = strlen(text);
+    while (length > 0 && text[length - 1] == '\n')
+        length--;
+    pqp_fail(err, code, PQPOOL_DONE, "%s%.*s", prefix, (int)length, text);
+    pqp_error_sqlstate(err, PQresultErrorField(result, PG_DIAG_SQLSTATE));
+}
+
+static const char timed_out_unsent[] =
+    "the deadline passed before the statement was sent: the shared connections had no room";
+static const char timed_out_running[] =
+    "the deadline passed while the statement was running; it may have run, or may still";
+
+/* culprit: the member of an all-or-nothing group whose failure undid this one; or NULL. */
+static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt *culprit)
+{
+    pqpool_error *err = error_at(r, m->index);
+    if (!m->given_up) /* one given up is still the lane's: only its code and outcome are ours to read */
+        r->results[m->index] = m->result;
+    if (m->code == PQPOOL_ELOST && m->outcome == PQPOOL_NOT_SENT && pqp_load(&r->pool->closed))
+        m->code = PQPOOL_ECLOSED;
+    if (!culprit || culprit == m)
+        note_code(r, m->index, m->code);
+    switch (m->code) {
+    case PQPOOL_OK:
+        pqp_error_clear(err);
+        break;
+    case PQPOOL_ESERVER:
+        report_server_error(m->result, "", m->code, err);
+        break;
+    case PQPOOL_ECLOSED:
+        pqp_fail(err, m->code, outcome_of(m, m->outcome),
+                 "the pool was closed before the statement was sent");
+        break;
+    case PQPOOL_ETIMEDOUT:
+        pqp_fail(err, m->code, outcome_of(m, m->outcome), "%s",
+                 m->outcome == PQPOOL_NOT_SENT ? timed_out_unsent : timed_out_running);
+        break;
+    case PQPOOL_ECANCELED:
+        if (culprit)
+            report_server_error(culprit->result,
+                                "undone, because another member of the group failed: ", m->code, err);
+        else
+            pqp_fail(err, m->code, outcome_of(m, m->outcome), "it was given up before it was sent");
+        break;
+    default:
+        pqp_fail(err, m->code, outcome_of(m, m->outcome), "the connection was lost: %s", lane->why.message);
+        pqp_error_sqlstate(err, lane->why.sqlstate);
+        break;
+    }
+    if (err && m->code != PQPOOL_OK)
+        err->row = m->index;
+}
+
+static void prepare_again(pqp_stmt *m)
+{
+    m->unnamed |= m->stale;
+    m->repeated |= m->code == PQPOOL_ELOST && m->outcome == PQPOOL_UNKNOWN;
+    PQclear(m->result);
+    m->result = NULL;
+}
+
+static const pqp_stmt *culprit_of(const pqp_run *r)
+{
+    const pqp_stmt *m = r->atomic ? r->call.members : NULL;
+    while (m && m->code != PQPOOL_ESERVER)
+        m = m->sibling;
+    return m;
+}
+
+/* Reports what is final; what is to be run again remains the call's. */
+static void sift(pqp_run *r, pqp_lane *lane)
+{
+    pqp_call *call = &r->call;
+    pqp_time now = pqp_now();
+    bool all = r->atomic && may_repeat_all(r, now);
+    for (pqp_stmt *m = call->members; m; m = m->sibling)
+        if (m->given_up)
+            report(r, lane, m, NULL);
+    pqp_call_part(call, lane);
+    const pqp_stmt *culprit = culprit_of(r);
+    pqp_stmt *again = NULL, **again_end = &again, *over = NULL;
+    for (pqp_stmt *m = call->members, *next; m; m = next) {
+        next = m->sibling;
+        if (all || (!r->atomic && may_repeat(r, m, now))) {
+            prepare_again(m);
+            *again_end = m;
+            again_end = &m->sibling;
+            continue;
+        }
+        if (!m->given_up)
+            report(r, lane, m, culprit);
+        m->sibling = over;
+        over = m;
+    }
+    *again_end = NULL;
+    call->members = again;
+    put_members(r->pool, over);
+}
+
+/* The lane is left as it was found: whoever waits for it may have it. */
+static void leave_lane(pqp_run *r, pqp_lane *lane)
+{
+    pqpool *p = r->pool;
+    if (r->alone) {
+        pqp_pool_lock(p);
+        pqp_pool_alone_over_locked(p, lane);
+        pqp_pool_unlock(p);
+    }
+    pqp_lane_unpin(lane);
+    if (pqp_load(&p->lane_wanted) && pqp_load(&lane->users) == 0)
+        pqp_pool_settle(p);
+}
+
+static void collect(pqp_run *r)
+{
+    pqp_lane *lane = pqp_load(&r->call.lane);
+    sift(r, lane);
+    leave_lane(r, lane);
+}
+
+/* ---- never placed ---- */
+
+static void fail_members(pqp_run *r, pqp_stmt *members, const pqpool_error *why)
+{
+    for (pqp_stmt *m = members; m; m = m->sibling) {
+        pqpool_error *err = error_at(r, m->index);
+        note_code(r, m->index, (pqpool_code)why->code);
+        if (err) {
+            *err = *why;
+            err->outcome = (int32_t)outcome_of(m, (pqpool_outcome)why->outcome);
+            err->row = m->index;
+        }
+    }
+    put_members(r->pool, members);
+}
+
+/*
+ * No room was found, or not in time. As long as the call itself has time, that ends only those members whose
+ * own deadline has passed; the others remain.
+ */
+static void fail_unplaced(pqp_run *r, const pqpool_error *why)
+{
+    pqp_stmt *due = NULL, **due_end = &due, *rest = NULL, **rest_end = &rest;
+    pqp_time now = pqp_now();
+    for (pqp_stmt *m = r->call.members; m; m = m->sibling) {
+        pqp_stmt ***end = m->deadline <= now ? &due_end : &rest_end;
+        **end = m;
+        *end = &m->sibling;
+    }
+    *due_end = *rest_end = NULL;
+    if (!due || now >= r->call.unsent_deadline) {
+        fail_members(r, rest, why);
+        rest = NULL;
+    }
+    fail_members(r, due, why);
+    r->call.members = rest;
+}
+
+/* ---- placing ---- */
+
+static int count_members(const pqp_run *r)
+{
+    int n = 0;
+    for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
+        n++;
+    return n;
+}
+
+/* A lane with room, where it may go at once. */
+static pqp_lane *find_room(pqp_run *r, int members)
+{
+    pqpool *p = r->pool;
+    if (r->alone || pqp_load(&p->sharers_waiting) > 0 || pqp_load(&p->closed))
+        return NULL;
+    pqp_choice seen;
+    pqp_time now = pqp_now();
+    pqp_lane *lane = pqp_fleet_reserve(p, members, now, &seen);
+    pqp_pool_feel_pressure(p, &seen, now);
+    return lane;
+}
+
+/* Stands in the queue, or was put on a lane by whoever served it; else refused. */
+static pqpool_code queue_up(pqp_run *r, int members, pqpool_error *why)
+{
+    pqp_waiter *w = &r->waiter;
+    w->want = r->alone ? PQP_WANT_ALONE : PQP_WANT_SHARE;
+    w->members = members;
+    w->holder = r->holder;
+    w->err = r->finished ? error_at(r, r->call.members->index) : why;
+    w->deadline = r->call.unsent_deadline;
+    for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
+        w->deadline = PQP_MIN(w->deadline, m->deadline);
+    return pqp_admission_enter(r->pool, w, &r->turn, why);
+}
+
+/* ---- with a caller who blocks ---- */
+
+/* Waits in the queue. True: its statements are on a lane, and may have their answers already. */
+static bool wait_for_lane(pqp_run *r)
+{
+    pqp_waiter *w = &r->waiter;
+    int word = pqp_parker_wait(w->parker, w->deadline);
+    if (word == PQP_PARKED) {
+        if (pqp_admission_leave(r->pool, w, PQPOOL_ETIMEDOUT))
+            return false;
+        if (!w->grant)
+            word = pqp_parker_wait(w->parker, PQP_NEVER); /* refused; the word is on its way */
+    }
+    return word != PQP_WORD_FAILED;
+}
+
+static bool place_and_wait(pqp_run *r, pqpool_error *why)
+{
+    int members = count_members(r);
+    pqp_call_ready(&r->call);
+    pqp_lane *lane = find_room(r, members);
+    if (lane) {
+        pqp_call_wait(&r->call, lane, pqp_call_submit(&r->call, lane));
+        return true;
+    }
+    if (queue_up(r, members, why) != PQPOOL_OK || !wait_for_lane(r))
+        return false;
+    pqp_call_wait(&r->call, pqp_load(&r->call.lane), false);
+    return true;
+}
+
+static void log_slow(const pqp_run *r)
+{
+    int64_t limit = pqp_peek(&r->pool->slow_ms);
+    if (limit <= 0)
+        return;
+    int64_t ms = (pqp_now() - r->began) / PQP_MS;
+    if (ms >= limit)
+        pqp_log(&r->pool->events, PQPOOL_LOG_WARN, "slow statement: %lld ms: %.200s", (long long)ms,
+                r->stmts->sql);
+}
+
+pqpool_code pqp_run_exec(pqp_run *r)
+{
+    while (r->call.members) {
+        pqpool_error why;
+        if (place_and_wait(r, &why))
+            collect(r);
+        else
+            fail_unplaced(r, &why);
+    }
+    log_slow(r);
+    return r->first;
+}
+
+/* ---- with nobody who waits ---- */
+
+/* Over, or to be placed once more: by the keeper, since whoever comes by here is on business of his own. */
+static void end_or_go_on(pqp_run *r)
+{
+    pqpool *p = r->pool;
+    if (!r->call.members) {
+        log_slow(r);
+        r->finished(r);
+        return;
+    }
+    pqp_pool_lock(p);
+    r->call.wake_next = p->again;
+    p->again = &r->call;
+    p->kick = true;
+    pqp_pool_unlock(p);
+}
+
+static void on_over(pqp_call *call)
+{
+    pqp_run *r = (pqp_run *)call;
+    collect(r);
+    end_or_go_on(r);
+}
+
+static pqp_run *run_of(pqp_waiter *w)
+{
+    return (pqp_run *)(void *)((char *)w - offsetof(pqp_run, waiter));
+}
+
+static void on_refused(pqp_waiter *w)
+{
+    pqp_run *r = run_of(w);
+    pqpool_error why = *w->err;
+    fail_unplaced(r, &why);
+    end_or_go_on(r);
+}
+
+/* Places it; it may be over, and its owner done with it, before this returns. */
+static pqpool_code place(pqp_run *r, pqpool_error *why)
+{
+    int members = count_members(r);
+    pqp_call_ready(&r->call);
+    pqp_lane *lane = find_room(r, members);
+    if (!lane)
+        return queue_up(r, members, why);
+    pqp_call_push(&r->call, lane);
+    pqp_lane_nudge(lane);
+    return PQPOOL_OK;
+}
+
+pqpool_code pqp_run_start(pqp_run *r, pqpool_error *err)
+{
+    r->call.over = on_over;
+    r->waiter.told = on_refused;
+    pqp_add(&r->holds, 1);
+    pqpool_code code = place(r, err);
+    pqp_run_free(r); /* our hold */
+    return code;
+}
+
+void pqp_run_go_on(pqpool *p)
+{
+    pqp_pool_lock(p);
+    pqp_call *call = p->again;
+    p->again = NULL;
+    pqp_mutex_unlock(&p->mu);
+    while (call) {
+        pqp_run *r = (pqp_run *)call;
+        call = call->wake_next;
+        pqpool_error why;
+        pqp_add(&r->holds, 1);
+        if (place(r, &why) != PQPOOL_OK) {
+            fail_unplaced(r, &why);
+            end_or_go_on(r);
+        }
+        pqp_run_free(r);
+    }
+}
+
+void pqp_run_withdraw(pqp_run *r)
+{
+    if (pqp_admission_leave(r->pool, &r->waiter, PQPOOL_ECANCELED)) { /* it was neither served nor refused */
+        on_refused(&r->waiter);
+        return;
+    }
+    pqp_lane *lane = pqp_load(&r->call.lane);
+    if (lane)
+        pqp_call_withdraw(&r->call, lane);
+}
