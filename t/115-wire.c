@@ -478,7 +478,7 @@ static void note_sent(queue *q, fate *fates)
 static void note_error(queue *q, const char *sqlstate, fate *fates)
 {
     q->refused = true;
-    if (strcmp(sqlstate, "57P01") != 0)
+    if (!sqlstate || strcmp(sqlstate, "57P01") != 0)
         return;
     q->over = true;
     for (size_t i = q->first + 1; i < q->n; i++)

@@ -6,7 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* ppoll, accept4 */
 #endif
-#include "wire.h"
+#include "wirelog.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,7 +29,6 @@
 #define MAX_LINKS 256
 #define READ_SIZE 65536
 #define MAX_ON_THE_WAY (4u << 20) /* bytes per direction; beyond it reading pauses */
-#define KEPT_BYTES 4000           /* of a message's body: enough for its names and the first parameter */
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S INT64_C(1000000000)
 
@@ -51,33 +50,18 @@ struct line {
     bool deaf;       /* the receiver is gone: what comes is dropped */
 };
 
-/* Finds the messages in one direction's bytes. */
-struct reader {
-    unsigned char header[5]; /* type and length; a start-up packet is given the type it lacks */
-    size_t header_len, body_left, kept;
-    char body[KEPT_BYTES + 1];
-};
-
 /* A client and its connection to the server; line i goes from fd[i] to fd[1 - i]. */
 struct link {
     int fd[2], number;
     struct line line[2];
-    struct reader reader[2];
+    wirelog_reader reader[2];
     bool broken; /* to be closed */
 };
 
-/* What is known of a connection, also after its end; number 0 is all together. */
-struct record {
-    int64_t count[WIRE_COUNTS];
-    bool client_spoke; /* since the server last did */
+/* When a connection is to be cut: one that is there, or one to come. */
+struct plan {
     int64_t cut_in[2]; /* bytes; -1: not planned */
-    wire_ending cut_how[2];
-};
-
-/* A first parameter, and how often it was seen. The text is an event's. */
-struct sighting {
-    const char *text;
-    int n;
+    wire_ending how[2];
 };
 
 struct address {
@@ -102,12 +86,9 @@ struct wire {
     int64_t delay;
     int n_links;
     struct link *links[MAX_LINKS];
-    struct record *records;
-    size_t n_records;
-    wire_event *events;
-    size_t n_events, events_room;
-    struct sighting *sightings; /* a hash table; its size is a power of 2, at most half of it is used */
-    size_t n_sightings, sightings_room;
+    struct plan *plans; /* by the connection's number */
+    size_t n_plans;
+    wirelog log;
 };
 
 static int64_t now_ns(void)
@@ -117,294 +98,16 @@ static int64_t now_ns(void)
     return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-static void *room(void *old, size_t n, size_t size)
+static struct plan *plan_of(wire *w, int number)
 {
-    void *new = reallocarray(old, n, size);
-    if (!new)
-        abort();
-    return new;
-}
-
-static char *copy(const char *text, size_t len)
-{
-    char *new = strndup(text, len);
-    if (!new)
-        abort();
-    return new;
-}
-
-/* ---- what is known: counts, events, sightings ---- */
-
-static struct record *record_of(wire *w, int number)
-{
-    size_t n = w->n_records;
+    size_t n = w->n_plans;
     if ((size_t)number < n)
-        return &w->records[number];
-    w->n_records = (size_t)number + 1;
-    w->records = room(w->records, w->n_records, sizeof *w->records);
-    for (; n < w->n_records; n++)
-        w->records[n] = (struct record){.cut_in = {-1, -1}};
-    return &w->records[number];
-}
-
-static void count(wire *w, int number, wire_what what)
-{
-    record_of(w, number)->count[what]++;
-    w->records[WIRE_ALL].count[what]++;
-}
-
-/* Where the text is in the table, or belongs. */
-static struct sighting *sighting_of(const wire *w, const char *text)
-{
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (const char *c = text; *c; c++)
-        hash = (hash ^ (unsigned char)*c) * 1099511628211u;
-    for (size_t i = hash;; i++) {
-        struct sighting *s = &w->sightings[i & (w->sightings_room - 1)];
-        if (!s->text || strcmp(s->text, text) == 0)
-            return s;
-    }
-}
-
-static void grow_sightings(wire *w)
-{
-    struct sighting *old = w->sightings;
-    size_t n = w->sightings_room;
-    w->sightings_room = n ? 2 * n : 1024;
-    w->sightings = room(NULL, w->sightings_room, sizeof *w->sightings);
-    memset(w->sightings, 0, w->sightings_room * sizeof *w->sightings);
-    for (size_t i = 0; i < n; i++)
-        if (old[i].text)
-            *sighting_of(w, old[i].text) = old[i];
-    free(old);
-}
-
-static void note_sighting(wire *w, const char *text)
-{
-    if (2 * w->n_sightings >= w->sightings_room)
-        grow_sightings(w);
-    struct sighting *s = sighting_of(w, text);
-    w->n_sightings += !s->text;
-    s->text = s->text ? s->text : text;
-    s->n++;
-}
-
-static void note_event(wire *w, const wire_event *e)
-{
-    if (w->n_events == w->events_room) {
-        w->events_room = w->events_room ? 2 * w->events_room : 1024;
-        w->events = room(w->events, w->events_room, sizeof *w->events);
-    }
-    w->events[w->n_events++] = *e;
-}
-
-/* ---- a message ---- */
-
-/* A message's body from here on. What was not kept is as if it were not there. */
-struct body {
-    const char *at, *end;
-};
-
-static size_t left(const struct body *b)
-{
-    return (size_t)(b->end - b->at);
-}
-
-static char *take_string(struct body *b)
-{
-    size_t len = strnlen(b->at, left(b));
-    char *text = copy(b->at, len);
-    b->at += len < left(b) ? len + 1 : len;
-    return text;
-}
-
-/* A number of 2, 4 or 8 bytes; -1 where there is none. */
-static int64_t take_number(struct body *b, size_t size)
-{
-    uint64_t n = 0;
-    if (left(b) < size)
-        return -1;
-    for (size_t i = 0; i < size; i++)
-        n = n << 8 | (unsigned char)*b->at++;
-    return size == 2 ? (int16_t)n : size == 4 ? (int32_t)n : (int64_t)n;
-}
-
-/* Bind, after the statement's name: the parameters' formats, their number, the first one. */
-static char *first_parameter(struct body *b)
-{
-    char number[24];
-    int64_t n_formats = take_number(b, 2);
-    if (n_formats < 0 || left(b) < (size_t)n_formats * 2)
-        return NULL;
-    const char *formats_end = b->at + n_formats * 2;
-    bool binary = n_formats > 0 && take_number(b, 2) == 1;
-    b->at = formats_end;
-    if (take_number(b, 2) <= 0)
-        return NULL;
-    int64_t len = take_number(b, 4);
-    if (len < 0)
-        return NULL;
-    if (!binary || (len != 4 && len != 8))
-        return copy(b->at, (size_t)len < left(b) ? (size_t)len : left(b));
-    snprintf(number, sizeof number, "%lld", (long long)take_number(b, (size_t)len));
-    return copy(number, sizeof number);
-}
-
-/* ErrorResponse is a list of fields: a letter and a text each. */
-static char *sqlstate(struct body *b)
-{
-    while (left(b) > 0 && *b->at) {
-        bool found = *b->at++ == 'C';
-        char *text = take_string(b);
-        if (found)
-            return text;
-        free(text);
-    }
-    return NULL;
-}
-
-static void read_client_message(wire_event *e, struct body *b)
-{
-    switch (e->type) {
-    case 'Q':
-        e->text = take_string(b);
-        break;
-    case 'P':
-        e->name = take_string(b);
-        e->text = take_string(b);
-        break;
-    case 'B':
-        free(take_string(b)); /* the portal */
-        e->name = take_string(b);
-        e->text = first_parameter(b);
-        break;
-    case 'D':
-    case 'C':
-        e->text = copy(b->at, left(b) > 0);
-        b->at += left(b) > 0;
-        e->name = take_string(b);
-        break;
-    case 'E':
-        e->name = take_string(b);
-        break;
-    default:
-        break;
-    }
-}
-
-static void read_server_message(wire_event *e, struct body *b)
-{
-    if (e->type == 'E')
-        e->text = sqlstate(b);
-    else if (e->type == 'C')
-        e->text = take_string(b);
-    else if (e->type == 'Z')
-        e->text = copy(b->at, left(b) > 0);
-}
-
-static const struct {
-    wire_direction direction;
-    char type;
-    wire_what what;
-} counted[] = {
-    {WIRE_FROM_CLIENT, 'P', WIRE_PARSE},    {WIRE_FROM_CLIENT, 'B', WIRE_BIND},
-    {WIRE_FROM_CLIENT, 'D', WIRE_DESCRIBE}, {WIRE_FROM_CLIENT, 'E', WIRE_EXECUTE},
-    {WIRE_FROM_CLIENT, 'C', WIRE_CLOSE},    {WIRE_FROM_CLIENT, 'Q', WIRE_QUERY},
-    {WIRE_FROM_CLIENT, 'S', WIRE_SYNC},     {WIRE_FROM_SERVER, '1', WIRE_PARSE_COMPLETE},
-    {WIRE_FROM_SERVER, 'E', WIRE_ERROR},    {WIRE_FROM_SERVER, 'Z', WIRE_READY},
-};
-
-static void count_message(wire *w, const wire_event *e)
-{
-    for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++)
-        if (counted[i].direction == e->direction && counted[i].type == e->type)
-            count(w, e->connection, counted[i].what);
-    if (e->direction == WIRE_FROM_CLIENT && e->type == 'P' && *e->name)
-        count(w, e->connection, WIRE_PARSE_NAMED);
-}
-
-static void count_round_trip(wire *w, const wire_event *e)
-{
-    struct record *r = record_of(w, e->connection);
-    bool unasked = e->type == 'N' || e->type == 'A' || e->type == 'S';
-    if (e->direction == WIRE_FROM_CLIENT) {
-        r->client_spoke = true;
-    } else if (r->client_spoke && !unasked) {
-        r->client_spoke = false;
-        count(w, e->connection, WIRE_ROUND_TRIP);
-    }
-}
-
-/* Tells the packets apart that come first and have no type. False: a request for encryption, or nonsense. */
-static bool read_startup(wire_event *e, struct body *b)
-{
-    int64_t code = take_number(b, 4);
-    if (code == 80877102)
-        e->type = WIRE_CANCEL;
-    return code == 80877102 || code >> 16 == 3;
-}
-
-static void message(wire *w, struct link *link, wire_direction from)
-{
-    struct reader *r = &link->reader[from];
-    wire_event e = {.time = (double)now_ns() / NS_PER_S,
-                    .connection = link->number,
-                    .direction = from,
-                    .type = (char)r->header[0]};
-    struct body body = {r->body, r->body + r->kept};
-    if (e.type == WIRE_STARTUP)
-        link->broken |= !read_startup(&e, &body);
-    else if (from == WIRE_FROM_CLIENT)
-        read_client_message(&e, &body);
-    else
-        read_server_message(&e, &body);
-    note_event(w, &e);
-    count_message(w, &e);
-    count_round_trip(w, &e);
-    if (from == WIRE_FROM_CLIENT && e.type == 'B' && e.text)
-        note_sighting(w, e.text);
-}
-
-/* Takes one byte of a header. */
-static void read_header(struct link *link, struct reader *r, char byte)
-{
-    r->header[r->header_len++] = (unsigned char)byte;
-    if (r->header_len < sizeof r->header)
-        return;
-    struct body length = {(char *)r->header + 1, (char *)r->header + sizeof r->header};
-    int64_t n = take_number(&length, 4);
-    link->broken |= n < 4;
-    r->body_left = n < 4 ? 0 : (size_t)n - 4;
-    r->kept = 0;
-}
-
-/* Takes what is there of a body; returns how much that is. */
-static size_t read_body(struct reader *r, const char *data, size_t len)
-{
-    size_t n = len < r->body_left ? len : r->body_left, space = KEPT_BYTES - r->kept;
-    memcpy(r->body + r->kept, data, n < space ? n : space);
-    r->kept += n < space ? n : space;
-    r->body_left -= n;
-    return n;
-}
-
-/* Reads along with what goes through. */
-static void read_along(wire *w, struct link *link, wire_direction from, const char *data, size_t len)
-{
-    struct reader *r = &link->reader[from];
-    while (len > 0 && !link->broken) {
-        size_t n = 1;
-        if (r->header_len < sizeof r->header)
-            read_header(link, r, *data);
-        else
-            n = read_body(r, data, len);
-        data += n;
-        len -= n;
-        if (r->header_len == sizeof r->header && r->body_left == 0 && !link->broken) {
-            message(w, link, from);
-            r->header_len = 0;
-        }
-    }
+        return &w->plans[number];
+    w->n_plans = (size_t)number + 1;
+    w->plans = wirelog_room(w->plans, w->n_plans, sizeof *w->plans);
+    for (; n < w->n_plans; n++)
+        w->plans[n] = (struct plan){.cut_in = {-1, -1}};
+    return &w->plans[number];
 }
 
 /* ---- a direction ---- */
@@ -429,7 +132,7 @@ static void deafen(struct line *line)
 
 static void push_chunk(struct line *line, const char *data, size_t len, int64_t due)
 {
-    struct chunk *chunk = room(NULL, 1, sizeof *chunk + len);
+    struct chunk *chunk = wirelog_room(NULL, 1, sizeof *chunk + len);
     *chunk = (struct chunk){.due = due, .len = len};
     memcpy(chunk->data, data, len);
     *(line->head ? &line->tail->next : &line->head) = chunk;
@@ -449,7 +152,7 @@ static void receive(wire *w, struct link *link, wire_direction from)
         return;
     }
     if (from == WIRE_FROM_CLIENT)
-        read_along(w, link, from, buffer, (size_t)len);
+        link->broken |= !wirelog_read(&w->log, &link->reader[from], buffer, (size_t)len);
     if (!line->deaf)
         push_chunk(line, buffer, (size_t)len, now_ns() + w->delay);
 }
@@ -457,7 +160,7 @@ static void receive(wire *w, struct link *link, wire_direction from)
 /* How much of so much may pass before the connection is cut. */
 static size_t may_pass(wire *w, const struct link *link, wire_direction from, size_t len)
 {
-    int64_t cut_in = record_of(w, link->number)->cut_in[from];
+    int64_t cut_in = plan_of(w, link->number)->cut_in[from];
     return cut_in >= 0 && (size_t)cut_in < len ? (size_t)cut_in : len;
 }
 
@@ -476,16 +179,16 @@ static bool send_chunk(wire *w, struct link *link, wire_direction from)
         return false;
     }
     if (from == WIRE_FROM_SERVER)
-        read_along(w, link, from, data, (size_t)sent);
-    struct record *r = record_of(w, link->number);
-    r->cut_in[from] -= r->cut_in[from] >= 0 ? sent : 0;
+        link->broken |= !wirelog_read(&w->log, &link->reader[from], data, (size_t)sent);
+    struct plan *p = plan_of(w, link->number);
+    p->cut_in[from] -= p->cut_in[from] >= 0 ? sent : 0;
     chunk->sent += (size_t)sent;
     if (chunk->sent < chunk->len)
-        return len > 0 && r->cut_in[from] != 0;
+        return len > 0 && p->cut_in[from] != 0;
     line->head = chunk->next;
     line->bytes -= chunk->len;
     free(chunk);
-    return r->cut_in[from] != 0;
+    return p->cut_in[from] != 0;
 }
 
 static bool is_held(const wire *w, wire_direction from)
@@ -556,13 +259,13 @@ static void finish(struct link *link)
 /* Cuts the link if that is due. */
 static void cut_in_time(wire *w, struct link *link)
 {
-    struct record *r = record_of(w, link->number);
+    struct plan *p = plan_of(w, link->number);
     for (int i = 0; i < 2; i++) {
-        if (r->cut_in[i] != 0 || link->broken)
+        if (p->cut_in[i] != 0 || link->broken)
             continue;
-        (r->cut_how[i] == WIRE_RST ? reset : finish)(link);
-        r->cut_in[0] = r->cut_in[1] = -1;
-        count(w, link->number, WIRE_CUT);
+        (p->how[i] == WIRE_RST ? reset : finish)(link);
+        p->cut_in[0] = p->cut_in[1] = -1;
+        wirelog_count(&w->log, link->number, WIRE_CUT);
         break;
     }
 }
@@ -600,15 +303,15 @@ static void accept_link(wire *w)
     }
     make_quick(client, AF_INET);
     make_quick(server, w->server.a.sa.sa_family);
-    struct link *link = room(NULL, 1, sizeof *link);
+    struct link *link = wirelog_room(NULL, 1, sizeof *link);
     memset(link, 0, sizeof *link);
     link->fd[WIRE_FROM_CLIENT] = client;
     link->fd[WIRE_FROM_SERVER] = server;
-    link->number = (int)record_of(w, WIRE_ALL)->count[WIRE_ACCEPTED] + 1;
-    link->reader[WIRE_FROM_CLIENT].header[0] = WIRE_STARTUP;
-    link->reader[WIRE_FROM_CLIENT].header_len = 1;
+    link->number = (int)wirelog_counted(&w->log, WIRE_ALL, WIRE_ACCEPTED) + 1;
+    for (int i = 0; i < 2; i++)
+        wirelog_begin(&link->reader[i], link->number, (wire_direction)i);
     w->links[w->n_links++] = link;
-    count(w, link->number, WIRE_ACCEPTED);
+    wirelog_count(&w->log, link->number, WIRE_ACCEPTED);
 }
 
 /* What to poll one end of a link for: bytes to read from it, room for those that go to it. */
@@ -741,13 +444,8 @@ static void wipe(wire *w)
 {
     while (w->n_links > 0)
         close_link(w->links[--w->n_links]);
-    for (size_t i = 0; i < w->n_events; i++) {
-        free((char *)w->events[i].name);
-        free((char *)w->events[i].text);
-    }
-    free(w->events);
-    free(w->sightings);
-    free(w->records);
+    wirelog_fini(&w->log);
+    free(w->plans);
     if (w->listener >= 0)
         close(w->listener);
     if (w->wake >= 0)
@@ -759,13 +457,11 @@ static void wipe(wire *w)
 
 wire *wire_start(const PGconn *server)
 {
-    wire *w = room(NULL, 1, sizeof *w);
+    wire *w = wirelog_room(NULL, 1, sizeof *w);
     memset(w, 0, sizeof *w);
     w->listener = -1;
     w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     init_locks(w);
-    grow_sightings(w);
-    record_of(w, WIRE_ALL);
     if (w->wake >= 0 && find_server(server, &w->server) && start_listening(w)) {
         errno = pthread_create(&w->thread, NULL, work, w);
         if (errno == 0)
@@ -825,9 +521,9 @@ void wire_set_delay(wire *w, int one_way_ms)
 
 static void plan_cut(wire *w, int number, wire_direction direction, int64_t bytes, wire_ending how)
 {
-    struct record *r = record_of(w, number);
-    r->cut_in[direction] = bytes;
-    r->cut_how[direction] = how;
+    struct plan *p = plan_of(w, number);
+    p->cut_in[direction] = bytes;
+    p->how[direction] = how;
 }
 
 void wire_cut(wire *w, int connection, wire_direction direction, int64_t bytes, wire_ending how)
@@ -845,7 +541,7 @@ void wire_cut(wire *w, int connection, wire_direction direction, int64_t bytes, 
 int64_t wire_count(wire *w, int connection, wire_what what)
 {
     pthread_mutex_lock(&w->mu);
-    int64_t n = record_of(w, connection)->count[what];
+    int64_t n = wirelog_counted(&w->log, connection, what);
     pthread_mutex_unlock(&w->mu);
     return n;
 }
@@ -857,9 +553,9 @@ bool wire_await(wire *w, int connection, wire_what what, int64_t n)
     end.tv_sec += 10 * tap_slowness();
     pthread_mutex_lock(&w->mu);
     int rc = 0;
-    while (record_of(w, connection)->count[what] < n && rc == 0)
+    while (wirelog_counted(&w->log, connection, what) < n && rc == 0)
         rc = pthread_cond_timedwait(&w->changed, &w->mu, &end);
-    bool reached = record_of(w, connection)->count[what] >= n;
+    bool reached = wirelog_counted(&w->log, connection, what) >= n;
     pthread_mutex_unlock(&w->mu);
     return reached;
 }
@@ -867,7 +563,7 @@ bool wire_await(wire *w, int connection, wire_what what, int64_t n)
 size_t wire_events(wire *w)
 {
     pthread_mutex_lock(&w->mu);
-    size_t n = w->n_events;
+    size_t n = w->log.n_events;
     pthread_mutex_unlock(&w->mu);
     return n;
 }
@@ -875,7 +571,7 @@ size_t wire_events(wire *w)
 wire_event wire_event_at(wire *w, size_t i)
 {
     pthread_mutex_lock(&w->mu);
-    wire_event e = w->events[i];
+    wire_event e = w->log.events[i];
     pthread_mutex_unlock(&w->mu);
     return e;
 }
@@ -883,7 +579,7 @@ wire_event wire_event_at(wire *w, size_t i)
 int wire_seen(wire *w, const char *text)
 {
     pthread_mutex_lock(&w->mu);
-    int n = sighting_of(w, text)->n;
+    int n = wirelog_seen(&w->log, text);
     pthread_mutex_unlock(&w->mu);
     return n;
 }
