@@ -91,8 +91,17 @@ static void test_first_words(void)
     is_str(pqp_guard_check("explain select 1").word, "EXPLAIN", "EXPLAIN stays the word");
     has(pqp_guard_check("SET a = 1").way_out, "options=", "SET names the connection string");
     has(pqp_guard_check("SET a = 1").way_out, "on_connect", "  and the hook");
+    has(pqp_guard_check("SET LOCAL a = 1").way_out, "transaction", "SET LOCAL names the transaction");
+    has(pqp_guard_check("set transaction read only").way_out, "transaction", "so does SET TRANSACTION");
+    has(pqp_guard_check("SET CONSTRAINTS ALL DEFERRED").way_out, "transaction", "and SET CONSTRAINTS");
+    has(pqp_guard_check("SET ROLE r").way_out, "on_connect", "SET ROLE names the hook");
+    has(pqp_guard_check("SET SESSION AUTHORIZATION u").way_out, "on_connect", "so does SET SESSION ...");
+    has(pqp_guard_check("PREPARE p AS SELECT 1").way_out, "repeated", "PREPARE names what the pool does");
+    has(pqp_guard_check("PREPARE TRANSACTION 'x'").way_out, "transaction", "PREPARE TRANSACTION does not");
     has(pqp_guard_check("BEGIN").way_out, "pqpool_acquire", "BEGIN names the lease");
 }
+
+#define TEMPORARY "a temporary table or other temporary object"
 
 static void test_temporary(void)
 {
@@ -115,9 +124,27 @@ static void test_temporary(void)
                                       "CREATE TABLE pg_temp_3.t ()",
                                       "CREATE SCHEMA s CREATE TEMP TABLE t (a int)",
                                       "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
-                                      "EXPLAIN (ANALYZE) SELECT 1 INTO TEMP t"};
+                                      "EXPLAIN (ANALYZE) SELECT 1 INTO TEMP t",
+                                      "CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1",
+                                      "CREATE TEMP TABLE t AS SELECT 1",
+                                      "CREATE TEMP TABLE IF NOT EXISTS t (LIKE u)",
+                                      "CREATE SCHEMA s CREATE TABLE a () CREATE TEMP TABLE b ()",
+                                      "CREATE TABLE mydb.pg_temp.t (a int)",
+                                      "SELECT * FROM mydb . pg_temp . t",
+                                      "CREATE TABLE U&\"pg\\005ftemp\".t (a int)",
+                                      "CREATE TABLE u&\"p!0067_!+000074emp\" /* x */ uescape '!'.t (a int)",
+                                      "CREATE VIEW v AS SELECT * FROM pg_temp.t",
+                                      "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO pg_temp",
+                                      "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO \"pg_temp_3\"",
+                                      "CREATE EXTENSION x SCHEMA pg_temp_3",
+                                      "SELECT 1 AS insert INTO TEMP t",
+                                      "SELECT 1 AS merge INTO TEMP t",
+                                      "SELECT a.insert INTO TEMPORARY t FROM a",
+                                      "SELECT (1) insert INTO TEMP t",
+                                      "SELECT 1 INTO TEMP U&\"x\"",
+                                      "(SELECT 1 INTO TEMP t)"};
     for (size_t i = 0; i < COUNT(bad); i++)
-        refused(bad[i], "a temporary table or other temporary object");
+        refused(bad[i], TEMPORARY);
     static const char *const fine[] = {"CREATE TABLE temp (a int)",
                                        "CREATE UNLOGGED TABLE t (temp int)",
                                        "INSERT INTO temp SELECT 1",
@@ -130,9 +157,17 @@ static void test_temporary(void)
                                        "SELECT pg_temp FROM t",
                                        "SELECT 'pg_temp.t'",
                                        "SELECT pg_template.x FROM t",
-                                       "SELECT s.pg_temp.a FROM t",
                                        "CREATE OR REPLACE VIEW v AS SELECT 1 AS temp",
-                                       "SELECT 1 INTO t"};
+                                       "SELECT 1 INTO t",
+                                       "WITH a AS (SELECT 1) INSERT INTO temp SELECT * FROM a",
+                                       "WITH a AS (MERGE INTO temp t USING s ON true WHEN MATCHED THEN "
+                                       "DELETE RETURNING 1) SELECT 1",
+                                       "EXPLAIN (ANALYZE) INSERT INTO temp SELECT 1",
+                                       "EXPLAIN ANALYZE INSERT INTO temp SELECT 1",
+                                       ";INSERT INTO temp SELECT 1",
+                                       "CREATE TABLE U&\"pg\\005ftempo\".t (a int)",
+                                       "CREATE TABLE U&\"pg\\\\temp\".t (a int)",
+                                       "IMPORT FOREIGN SCHEMA pg_temp FROM SERVER x INTO s"};
     for (size_t i = 0; i < COUNT(fine); i++)
         allowed(fine[i]);
 }
@@ -158,6 +193,14 @@ static void test_explain(void)
     refused("EXPLAIN SELECT 1; SELECT 2", "several statements in one text");
     refused("CREATE TABLE t AS EXECUTE p", "EXECUTE");
     refused("EXPLAIN ANALYZE CREATE TABLE t AS EXECUTE p", "EXECUTE");
+    refused("CREATE UNLOGGED TABLE IF NOT EXISTS t (a) WITH (fillfactor = 70) AS EXECUTE p (1)", "EXECUTE");
+    allowed("CREATE TABLE t AS SELECT 1 AS execute");
+    allowed("CREATE TABLE t AS SELECT 1 AS create, temp FROM u");
+    refused("EXPLAIN (VERBOSE) (SELECT lastval())", "lastval()");
+    refused("EXPLAIN (((SELECT setseed(0))))", "setseed()");
+    refused("EXPLAIN (ANALYZE) CREATE TABLE t AS SELECT setseed(0)", "setseed()");
+    refused("EXPLAIN ANALYZE SELECT 1 INTO TEMP t", TEMPORARY);
+    refused("EXPLAIN ANALYZE UPDATE pg_settings SET setting = 'UTC'", "UPDATE pg_settings");
     allowed("CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()");
 }
 
@@ -188,7 +231,35 @@ static void test_functions(void)
         {"set_config('a', (array['x', 'true'])[1], false)", "set_config()"},
         {"set_config('a', set_config('b', 'c', false), true)", "set_config()"},
         {"set_config('a', 'b', set_config('b', 'c', true)::bool)", "set_config()"},
-        {"set_config('a', 'b', \"true\")", "set_config()"}};
+        {"set_config('a', 'b', \"true\")", "set_config()"},
+        {"\"set_config\"('a', 'b', false)", "set_config()"},
+        {"PG_CATALOG.\"set_config\"('a', 'b', false)", "set_config()"},
+        {"mydb.pg_catalog.set_config('a', 'b', false)", "set_config()"},
+        {"mydb . pg_catalog . setseed (0)", "setseed()"},
+        {"set_config('a', 'b', is_local => true)", "set_config()"},
+        {"set_config(setting_name => 'a', new_value => 'b', is_local => false)", "set_config()"},
+        {"set_config(is_local := true, setting_name := 'a', new_value := 'b')", "set_config()"},
+        {"set_config('a', 'b', true::boolean)", "set_config()"},
+        {"set_config('a', 'b', (true))", "set_config()"},
+        {"set_config('a', 'b', true, 'c')", "set_config()"},
+        {"U&\"setse\\0065d\"(0)", "setseed()"},
+        {"U&\"setse\\+000065d\" (0)", "setseed()"},
+        {"pg_catalog.U&\"setse!0065d\" UESCAPE '!' (0)", "setseed()"},
+        {"U&\"setseed\"(0)", "setseed()"},
+        {"e'\\'', setseed(0), '", "setseed()"},
+        {"U&'\\', setseed(0), '", "setseed()"},
+        {"N'\\', setseed(0), '", "setseed()"},
+        {"$a$ $b$ $a$, setseed(0), '$a$'", "setseed()"},
+        {"1/* /* */ */+setseed/* */--\n(0)", "setseed()"},
+        {"array[lastval()]", "lastval()"},
+        {"pg_backup_start('a')", "pg_backup_start()"},
+        {"pg_backup_stop()", "pg_backup_stop()"},
+        {"pg_start_backup('a', false, false)", "pg_start_backup()"},
+        {"pg_stop_backup(false)", "pg_stop_backup()"},
+        {"pg_replication_origin_session_setup('a')", "pg_replication_origin_session_setup()"},
+        {"pg_replication_origin_session_reset()", "pg_replication_origin_session_reset()"},
+        {"pg_replication_origin_xact_setup('0/0', now())", "pg_replication_origin_xact_setup()"},
+        {"pg_replication_origin_xact_reset()", "pg_replication_origin_xact_reset()"}};
     for (size_t i = 0; i < COUNT(called); i++) {
         char sql[200];
         snprintf(sql, sizeof sql, "SELECT %s", called[i][0]);
@@ -198,6 +269,38 @@ static void test_functions(void)
     }
     refused("CREATE TABLE t AS SELECT setseed(0)", "setseed()");
     refused("CREATE MATERIALIZED VIEW v AS (SELECT lastval())", "lastval()");
+    static const char *const anywhere[] = {
+        "SELECT 1 FROM t ORDER BY set_config('a', 'b', false)",
+        "SELECT 1 FROM t JOIN LATERAL set_config('a', 'b', false) s ON true",
+        "SELECT * FROM ROWS FROM (set_config('a', 'b', false))",
+        "SELECT 1 LIMIT length(set_config('a', '1', false))",
+        "VALUES (1), (length(set_config('a', 'b', false)))",
+        "CALL p(1, set_config('a', 'b', false))",
+        "UPDATE t SET a = set_config('a', 'b', false)",
+        "DELETE FROM t WHERE a = set_config('a', 'b', false)",
+        "INSERT INTO t (a) VALUES (1) RETURNING set_config('a', 'b', false)",
+        "MERGE INTO t USING s ON true WHEN MATCHED AND set_config('a', 'b', false) = 'b' THEN DELETE",
+        "WITH a AS (UPDATE t SET a = 1 RETURNING set_config('a', 'b', false)) SELECT * FROM a",
+        "WITH a AS (SELECT 1) DELETE FROM t USING a WHERE set_config('a', 'b', false) = 'b'",
+        "(SELECT 1) UNION SELECT length(set_config('a', 'b', false))",
+        "CREATE TABLE t (a) AS VALUES (set_config('a', 'b', false))",
+        "CREATE TABLE t PARTITION OF u FOR VALUES IN (set_config('a', 'b', false))",
+        "CREATE FOREIGN TABLE t PARTITION OF u FOR VALUES IN (set_config('a', 'b', false)) SERVER s",
+        "ALTER TABLE u ATTACH PARTITION t FOR VALUES IN (set_config('a', 'b', false))",
+        "ALTER TABLE t ADD COLUMN a text DEFAULT set_config('a', 'b', false)",
+        "ALTER TABLE t ADD a int REFERENCES u ON DELETE SET NULL DEFAULT length(set_config('a', 'b', false))",
+        "ALTER TABLE t ALTER a TYPE text USING set_config('a', 'b', false)",
+        "ALTER TABLE t ADD CHECK (set_config('a', 'b', false) = 'b')",
+        "ALTER DOMAIN d ADD CHECK (set_config('a', 'b', false) = 'b')"};
+    for (size_t i = 0; i < COUNT(anywhere); i++)
+        refused(anywhere[i], "set_config()");
+    static const char *const updates[] = {
+        "UPDATE pg_settings SET setting = 'UTC' WHERE name = 'TimeZone'",
+        "update only (pg_catalog.pg_settings) set setting = 'UTC'",
+        "UPDATE mydb . \"pg_catalog\" . \"pg_settings\" s SET setting = 'UTC'",
+        "WITH a AS (SELECT 1) UPDATE pg_settings SET setting = 'UTC'"};
+    for (size_t i = 0; i < COUNT(updates); i++)
+        refused(updates[i], "UPDATE pg_settings");
     static const char *const fine[] = {
         "SELECT set_config('a', 'b', true)",
         "SELECT set_config('a', 'b', /* x */ TRUE )",
@@ -208,7 +311,6 @@ static void test_functions(void)
         "SELECT nextval('s')",
         "SELECT currval FROM t",
         "SELECT my.setseed(1)",
-        "SELECT my.pg_catalog.setseed(1)",
         "SELECT \"SETSEED\"(1)",
         "SELECT 'setseed(1)'",
         "SELECT 1 -- setseed(1)",
@@ -220,6 +322,28 @@ static void test_functions(void)
         "DEFAULT currval('s'))",
         "SELECT current_setting('a')",
         "SELECT set_config('a', 'b'",
+        "SELECT set_config('a', 'b', true), current_setting('c', false)",
+        "SELECT U&\"setse\\0066d\"(0)",
+        "SELECT U&\"SETSEED\"(0)",
+        "SELECT \"PG_ADVISORY_LOCK\"(1)",
+        "SELECT dblink('dbname=d', 'select pg_advisory_lock(1)')",
+        "SELECT * FROM pg_settings FOR UPDATE",
+        "UPDATE t pg_settings SET a = 1",
+        "UPDATE t SET pg_settings = 1 FROM pg_settings",
+        "UPDATE my.settings SET pg_settings = 1",
+        "UPDATE my.pg_settings SET a = 1",
+        "INSERT INTO t SELECT 1 ON CONFLICT DO UPDATE SET pg_settings = 1",
+        "CREATE FUNCTION setseed(a int) RETURNS int LANGUAGE sql AS 'select set_config(1, 2, false)'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN lastval()",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql SET search_path = a AS $$ begin set a = 1; end $$",
+        "CREATE PROCEDURE p() BEGIN ATOMIC SELECT set_config('a', 'b', false); SELECT 1 INTO t; END",
+        "CREATE RULE r AS ON INSERT TO t DO ALSO SELECT set_config('a', 'b', false)",
+        "CREATE RULE r AS ON UPDATE TO t DO INSTEAD UPDATE pg_settings SET setting = 'x'",
+        "CREATE TRIGGER t BEFORE INSERT ON u FOR EACH ROW WHEN (lastval() > 1) EXECUTE FUNCTION f()",
+        "CREATE POLICY p ON t USING (currval('s') > 1)",
+        "ALTER TABLE t ALTER a SET DEFAULT currval('s')",
+        "ALTER FUNCTION setseed(float8) OWNER TO u",
+        "DO $$ begin perform set_config('a', 'b', false); end $$",
         "SELECT mysetseed(1), setseeds(1)"};
     for (size_t i = 0; i < COUNT(fine); i++)
         allowed(fine[i]);
