@@ -38,6 +38,7 @@ enum {
     EXPLAINS = 8, /* the statement in it counts */
     CREATES = 16,
     CHANGES = 32, /* ALTER, DROP: some kinds of objects commit by themselves */
+    PLANNED = 64, /* the server plans it */
 };
 
 typedef struct first_word {
@@ -47,14 +48,14 @@ typedef struct first_word {
 } first_word;
 
 static const first_word first_words[] = {
-    {"SELECT", ALLOWED | CALLS, NULL},
-    {"INSERT", ALLOWED | CALLS, NULL},
-    {"UPDATE", ALLOWED | CALLS, NULL},
-    {"DELETE", ALLOWED | CALLS, NULL},
-    {"WITH", ALLOWED | CALLS, NULL},
-    {"MERGE", ALLOWED | CALLS, NULL},
-    {"VALUES", ALLOWED | CALLS, NULL},
-    {"TABLE", ALLOWED | CALLS, NULL},
+    {"SELECT", ALLOWED | CALLS | PLANNED, NULL},
+    {"INSERT", ALLOWED | CALLS | PLANNED, NULL},
+    {"UPDATE", ALLOWED | CALLS | PLANNED, NULL},
+    {"DELETE", ALLOWED | CALLS | PLANNED, NULL},
+    {"WITH", ALLOWED | CALLS | PLANNED, NULL},
+    {"MERGE", ALLOWED | CALLS | PLANNED, NULL},
+    {"VALUES", ALLOWED | CALLS | PLANNED, NULL},
+    {"TABLE", ALLOWED | CALLS | PLANNED, NULL},
     {"SHOW", ALLOWED, NULL},
     {"EXPLAIN", ALLOWED | EXPLAINS, NULL},
     {"CREATE", ALLOWED | CREATES, NULL},
@@ -162,6 +163,7 @@ static void refuse(reader *r, const char *construct, const char *way_out)
 {
     if (r->verdict.construct)
         return;
+    r->verdict.plannable = false;
     r->verdict.construct = construct;
     r->verdict.way_out = way_out;
 }
@@ -213,6 +215,7 @@ static void take_first_word(reader *r)
     for (size_t i = 0; i < n; i++)
         r->verdict.word[i] = pqp_lexer_upper(r->now.at[i]);
     take_first(r);
+    r->verdict.plannable = !r->verdict.construct && r->traits & PLANNED;
 }
 
 /* EXPLAIN's own words and its options in parentheses, which a query may begin with as well. */
@@ -310,9 +313,12 @@ static void read_into(reader *r)
     static const char *const after[] = {"FROM",   "WHERE", "GROUP", "HAVING", "WINDOW", "UNION", "INTERSECT",
                                         "EXCEPT", "ORDER", "LIMIT", "OFFSET", "FETCH",  "FOR",   NULL};
     bool word = r->now.kind == PQP_TOKEN_WORD;
-    if (is(&r->now, "INTO"))
+    if (is(&r->now, "INTO")) {
         r->into = verb(r) ? INTO_NONE : INTO_SEEN;
-    else if (r->into == INTO_SEEN && (is(&r->now, "TEMP") || is(&r->now, "TEMPORARY")))
+        r->verdict.plannable = r->verdict.plannable && r->into == INTO_NONE;
+        return;
+    }
+    if (r->into == INTO_SEEN && (is(&r->now, "TEMP") || is(&r->now, "TEMPORARY")))
         r->into = INTO_TEMP;
     else if (r->into == INTO_SEEN && (is(&r->now, "LOCAL") || is(&r->now, "GLOBAL")))
         r->into = INTO_SEEN;

@@ -447,6 +447,49 @@ static void test_commits(void)
         ok(!pqp_guard_check(plain[i]).commits_itself, "does not commit by itself: %s", plain[i]);
 }
 
+static void test_plannable(void)
+{
+    static const char *const planned[] = {"SELECT 1",
+                                          "/* x */ ((select 1) union select 2);",
+                                          "INSERT INTO t VALUES (1)",
+                                          "UPDATE t SET a = 1",
+                                          "DELETE FROM t",
+                                          "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+                                          "VALUES (1)",
+                                          "TABLE t",
+                                          "WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT * FROM a",
+                                          "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a",
+                                          "SELECT 'x into t'",
+                                          "SELECT \"into\" FROM t FOR UPDATE",
+                                          "SELECT set_config('a', 'b', true)"};
+    for (size_t i = 0; i < COUNT(planned); i++)
+        ok(pqp_guard_check(planned[i]).plannable, "worth preparing: %s", planned[i]);
+    static const char *const utility[] = {"CALL p()",
+                                          "SHOW search_path",
+                                          "EXPLAIN SELECT 1",
+                                          "EXPLAIN (ANALYZE) (SELECT 1)",
+                                          "DO 'x'",
+                                          "CREATE TABLE t AS SELECT 1",
+                                          "CREATE VIEW v AS SELECT 1",
+                                          "ALTER TABLE t ADD a int DEFAULT f()",
+                                          "DROP TABLE t",
+                                          "TRUNCATE t",
+                                          "NOTIFY n",
+                                          "REFRESH MATERIALIZED VIEW v",
+                                          "SELECT 1 INTO t",
+                                          "SELECT 1 INTO UNLOGGED TABLE t",
+                                          "(SELECT 1 INTO t)",
+                                          "SELECT 1 AS insert INTO t",
+                                          "WITH a AS (SELECT 1) SELECT * INTO t FROM a",
+                                          "SELECT setseed(0)",
+                                          "SELECT 1; SELECT 2",
+                                          "BEGIN",
+                                          "",
+                                          "-- nothing"};
+    for (size_t i = 0; i < COUNT(utility); i++)
+        ok(!pqp_guard_check(utility[i]).plannable, "not worth preparing: %s", utility[i]);
+}
+
 static void test_tags(void)
 {
     static const char *const bad[] = {"BEGIN",
@@ -552,6 +595,86 @@ static void test_hostile(void)
     free(big);
 }
 
+static bool same(const char *a, const char *b)
+{
+    pqp_verdict v = pqp_guard_check(a), w = pqp_guard_check(b);
+    return v.construct == w.construct && v.way_out == w.way_out && v.commits_itself == w.commits_itself &&
+           v.plannable == w.plannable && strcmp(v.word, w.word) == 0;
+}
+
+/* Real statements with something wrong in them: one to four times a byte changed, a piece cut out, doubled, or put in
+ * from another statement. */
+static void mutate(char *text, size_t size, const char *const *texts, size_t n_texts, unsigned *seed)
+{
+    static const char marks[] = "'\"$\\-/*\n (),;.EUu&_0a!:=\xc3";
+    for (int n = 1 + rand_r(seed) % 4; n > 0; n--) {
+        size_t length = strlen(text), at = (size_t)rand_r(seed) % (length + 1);
+        size_t cut = (size_t)rand_r(seed) % (length - at + 1) % 12;
+        const char *other = texts[(size_t)rand_r(seed) % n_texts];
+        const char *from = other + (size_t)rand_r(seed) % strlen(other);
+        int take = rand_r(seed) % 16;
+        char rest[600];
+        if (rand_r(seed) % 2) {
+            from = marks + (size_t)rand_r(seed) % (sizeof marks - 1);
+            take = 1;
+        }
+        snprintf(rest, sizeof rest, "%s", text + at + (rand_r(seed) % 3 ? cut : 0));
+        int made = snprintf(text + at, size - at, "%.*s%s", take, from, rest);
+        if (made < 0 || (size_t)made >= size - at)
+            bail("a text grew too long");
+    }
+}
+
+static void test_mutated(void)
+{
+    static const char *const texts[] = {
+        "SELECT set_config('a', E'b\\'', true), U&\"d!0061t\" UESCAPE '!' FROM pg_catalog.t -- x\n WHERE $1",
+        "WITH a AS (INSERT INTO temp VALUES (1) RETURNING 1) SELECT 1 AS insert INTO TEMP b FROM a",
+        "EXPLAIN (ANALYZE, BUFFERS off) SELECT currval('s') /* a /* b */ */ ORDER BY 1;",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE a WHEN 1 THEN 2 END; SELECT 2; "
+        "END",
+        "CREATE SCHEMA s CREATE TABLE a () CREATE TEMP TABLE b ()",
+        "CREATE TABLE pg_temp.t AS EXECUTE p; ",
+        "ALTER TABLE t ADD a text DEFAULT setseed(0), ALTER b TYPE int USING $a$b;c$a$::int",
+        "UPDATE ONLY pg_catalog.pg_settings SET setting = 'x'",
+        "DO LANGUAGE plpgsql $$ begin perform set_config('a', 'b', false); end $$",
+        "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO \"pg_temp_3\"",
+        "SELECT 'a'\n'b' || U&'c' || N'd' || B'1' || $1, \"x\"\"y\"[1], 1.5e3; SELECT 2",
+        "SET LOCAL a = 1"};
+    unsigned seed = 21;
+    int changed = 0, refused = 0;
+    enum { RUNS = 200000 };
+    for (int i = 0; i < RUNS; i++) {
+        char text[600], other[700];
+        snprintf(text, sizeof text, "%s", texts[i % (int)COUNT(texts)]);
+        mutate(text, sizeof text, texts, COUNT(texts), &seed);
+        char *exact = strdup(text); /* so that a sanitizer sees what is read behind the end */
+        pqp_verdict v = pqp_guard_check(exact);
+        refused += v.construct != NULL;
+        changed += !same(exact, text) || (v.construct && (!v.way_out || v.plannable));
+        snprintf(other, sizeof other, "/* x /* ' */ */ -- \"\n%s", text);
+        changed += !same(text, other);
+        snprintf(other, sizeof other, "%s\n", text);
+        changed += !strchr(text, '"') && !same(text, other); /* it may stand in a name that is open */
+        if (!strpbrk(text, "'\"$")) {
+            for (char *p = strcpy(other, text); *p; p++)
+                *p = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+            changed += !same(text, other);
+        }
+        free(exact);
+        if (changed > 0) {
+            diag("it is not: %s", text);
+            break;
+        }
+    }
+    is_int(changed, 0,
+           "%d mutated statements: a verdict is the same again, behind a comment, before a newline, "
+           "and in upper case",
+           RUNS);
+    ok(refused > RUNS / 4 && refused < RUNS * 3 / 4, "  of which some were refused and some not (%d)",
+       refused);
+}
+
 int main(void)
 {
     tap_begin(60);
@@ -561,7 +684,9 @@ int main(void)
     test_functions();
     test_several();
     test_commits();
+    test_plannable();
     test_tags();
     test_hostile();
+    test_mutated();
     return done_testing();
 }
