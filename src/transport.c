@@ -35,11 +35,40 @@ void pqp_wire_fini(pqp_wire *w)
     w->kick_fd = -1;
 }
 
+/*
+ * What the server reports of the settings a statement could have changed, as one number. It reports them before
+ * each ReadyForQuery, so that it is known by the time the last answer is. Not in the list: what no session can
+ * change (server_version), or another one may (in_hot_standby). search_path is reported from 18 on. FNV-1a.
+ */
+static uint64_t settings_of(const PGconn *conn)
+{
+    static const char *const names[] = {"client_encoding",
+                                        "DateStyle",
+                                        "TimeZone",
+                                        "IntervalStyle",
+                                        "standard_conforming_strings",
+                                        "application_name",
+                                        "session_authorization",
+                                        "is_superuser",
+                                        "default_transaction_read_only",
+                                        "search_path"};
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < PQP_COUNT_OF(names); i++) {
+        const char *value = PQparameterStatus(conn, names[i]);
+        for (const char *p = value ? value : ""; *p; p++)
+            hash = (hash ^ (unsigned char)*p) * 1099511628211u;
+        hash =
+            (hash ^ (value ? 0x100 : 0x101)) * 1099511628211u; /* where one value ends, and the next begins */
+    }
+    return hash;
+}
+
 void pqp_wire_bind(pqp_wire *w, PGconn *conn)
 {
     w->conn = conn;
     w->fd = conn ? PQsocket(conn) : -1;
     w->tls = conn && PQsslInUse(conn);
+    w->settings = conn ? settings_of(conn) : 0;
 }
 
 static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r)
@@ -68,7 +97,7 @@ static bool wire_alive(pqp_wire *w)
 
 static bool wire_clean(pqp_wire *w)
 {
-    return PQtransactionStatus(w->conn) == PQTRANS_IDLE;
+    return PQtransactionStatus(w->conn) == PQTRANS_IDLE && settings_of(w->conn) == w->settings;
 }
 
 /*

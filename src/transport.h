@@ -54,7 +54,8 @@ typedef struct pqp_transport {
     bool (*consume)(pqp_wire *w); /* reads what is there; false: lost */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
-    bool (*clean)(pqp_wire *w); /* drained: is the session outside any transaction? */
+    bool (*clean)(
+        pqp_wire *w); /* drained: is the session outside any transaction, and its settings what they were? */
     void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
     void (*clear)(PGresult *result);
     int (*wait)(pqp_wire *w, bool write, pqp_time deadline); /* PQP_READY_ bits; 0 when kicked or timed out */
@@ -69,6 +70,7 @@ struct pqp_wire {
     int fd;
     int kick_fd;
     bool tls;
+    uint64_t settings; /* those that the server reports, as they were when the wire was bound */
 };
 
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */
