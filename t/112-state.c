@@ -4,13 +4,20 @@
 static PGconn *ctl;
 
 /* Why connections were closed, as the pool's events tell it. */
-static _Atomic int changed_closes;
+static _Atomic int changed_closes, warned;
 
 static void on_event(const pqpool_event *event, void *arg)
 {
     (void)arg;
     if (event->id == PQPOOL_EVENT_CLOSE && strcmp(event->text, "its session was changed") == 0)
         changed_closes++;
+}
+
+static void on_log(int level, const char *line, void *arg)
+{
+    test_log(level, line, arg);
+    if (level == PQPOOL_LOG_WARN && strstr(line, "shared connection") && strstr(line, "closed: "))
+        warned++;
 }
 
 /* One value of a statement on the shared connection, in a buffer of this thread's. */
@@ -37,13 +44,14 @@ static void is_found(pqpool *pool, const char *sql, const char *setting)
     char show[100], before[1000];
     snprintf(show, sizeof show, "select current_setting('%s')", setting);
     snprintf(before, sizeof before, "%s", shared(pool, show));
-    int old_pid = pid(pool), closed = changed_closes;
+    int old_pid = pid(pool), closed = changed_closes, lines = warned;
     int64_t closes = stats(pool).closes;
     shared(pool, sql);
     ok(pid(pool) != old_pid, "B7: after a change of %s the next statement runs elsewhere: %s", setting, sql);
     is_str(shared(pool, show), before, "B7:   where %s is as it was", setting);
     ok(eventually(stats(pool).closes == closes + 1), "B7:   and the connection is closed");
     ok(eventually(changed_closes == closed + 1), "B7:   with the reason");
+    ok(eventually(warned == lines + 1), "B7:   and a line in the log");
     ok(eventually(atoi(one(ctl, "select count(*) from pg_stat_activity where pid = %d", old_pid)) == 0),
        "B7:   and its server process has ended");
 }
@@ -303,7 +311,7 @@ int main(void)
              "  'begin perform set_zone(new.z); return new; end';"
              "create trigger sets_zone before insert on triggers for each row execute function sets_zone();");
     pqpool *pool = open_pool("application_name=state-test pool_shared_max=1",
-                             &(pqpool_hooks){PQPOOL_HOOKS, .on_event = on_event});
+                             &(pqpool_hooks){PQPOOL_HOOKS, .on_event = on_event, .on_log = on_log});
     each_setting(pool);
     undone(pool);
     in_a_group(pool);
