@@ -1,224 +1,18 @@
-/* guard: a small lexer that reads as the server's does, and one pass over its tokens. */
+/* guard: one pass over the tokens of a statement. */
 #include "guard.h"
 
-/* ---- lexer ---- */
+#include "lexer.h"
 
-typedef enum { END, WORD, QUOTED, STRING, OPEN, CLOSE, COMMA, SEMICOLON, DOT, OTHER } token_kind;
+typedef pqp_token token;
 
-typedef struct token {
-    token_kind kind;
-    const char *at; /* WORD: its text; QUOTED: without the quotes; OPEN, CLOSE, OTHER: the character */
-    size_t size;
-} token;
-
-static char upper(char c)
-{
-    return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
-}
-
-static bool digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static bool blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static bool word_start(char c)
-{
-    return (upper(c) >= 'A' && upper(c) <= 'Z') || c == '_' || (unsigned char)c >= 0x80;
-}
-
-static const char *skip_line(const char *p)
-{
-    return p + strcspn(p, "\n\r");
-}
-
-/* Skips a comment of either kind, nested ones within; p is at its first character. */
-static const char *skip_comment(const char *p)
-{
-    if (*p == '-')
-        return skip_line(p);
-    int depth = 0;
-    do {
-        if (p[0] == '/' && p[1] == '*') {
-            depth++;
-            p += 2;
-        } else if (p[0] == '*' && p[1] == '/') {
-            depth--;
-            p += 2;
-        } else {
-            p++;
-        }
-    } while (depth > 0 && *p);
-    return p;
-}
-
-static const char *skip_space(const char *p)
-{
-    for (;;) {
-        while (blank(*p))
-            p++;
-        if (!(p[0] == '-' && p[1] == '-') && !(p[0] == '/' && p[1] == '*'))
-            return p;
-        p = skip_comment(p);
-    }
-}
-
-/*
- * A string goes on in the next line: 'a' <newline> 'b' is one, and an E before the first part counts for the
- * second. Returns the quote that opens the next part, or NULL.
- */
-static const char *next_part(const char *p)
-{
-    bool newline = false;
-    for (;;) {
-        for (; blank(*p); p++)
-            newline = newline || *p == '\n' || *p == '\r';
-        if (p[0] != '-' || p[1] != '-')
-            return newline && *p == '\'' ? p : NULL;
-        p = skip_line(p);
-    }
-}
-
-/* Skips the string whose quote is at p. */
-static const char *skip_string(const char *p, bool escapes)
-{
-    for (p++; *p; p++) {
-        if (escapes && p[0] == '\\' && p[1] != '\0') {
-            p++;
-        } else if (p[0] == '\'' && p[1] == '\'') {
-            p++;
-        } else if (p[0] == '\'') {
-            const char *part = next_part(p + 1);
-            if (!part)
-                return p + 1;
-            p = part;
-        }
-    }
-    return p;
-}
-
-/* Skips $tag$ ... $tag$; returns p itself where no such quote begins. */
-static const char *skip_dollar(const char *p)
-{
-    const char *tag = p + 1;
-    if (word_start(*tag))
-        while (word_start(*tag) || digit(*tag))
-            tag++;
-    if (*tag != '$')
-        return p;
-    size_t size = (size_t)(tag - p) + 1;
-    for (const char *q = tag + 1; (q = strchr(q, '$')); q++)
-        if (strncmp(q, p, size) == 0)
-            return q + size;
-    return p + strlen(p); /* it has no end: to the server too, all the rest is in it */
-}
-
-static const char *read_quoted(const char *p, token *t)
-{
-    *t = (token){QUOTED, ++p, 0};
-    while (*p && (p[0] != '"' || p[1] == '"'))
-        p += p[0] == '"' ? 2 : 1;
-    t->size = (size_t)(p - t->at);
-    return *p ? p + 1 : p;
-}
-
-/* A word, or one of the strings that have letters before their quote. */
-static const char *read_word(const char *p, token *t)
-{
-    *t = (token){WORD, p, 0};
-    if (upper(p[0]) == 'U' && p[1] == '&' && p[2] == '"')
-        return read_quoted(p + 2, t);
-    bool unicode = upper(p[0]) == 'U' && p[1] == '&' && p[2] == '\'';
-    if (unicode || (p[1] == '\'' && strchr("EBXN", upper(p[0])))) {
-        t->kind = STRING;
-        return skip_string(p + (unicode ? 2 : 1), upper(p[0]) == 'E');
-    }
-    while (word_start(*p) || digit(*p) || *p == '$')
-        p++;
-    t->size = (size_t)(p - t->at);
-    return p;
-}
-
-static token_kind kind_of(char c)
-{
-    switch (c) {
-    case '\0':
-        return END;
-    case '(':
-    case '[':
-        return OPEN;
-    case ')':
-    case ']':
-        return CLOSE;
-    case ',':
-        return COMMA;
-    case ';':
-        return SEMICOLON;
-    case '.':
-        return DOT;
-    default:
-        return OTHER;
-    }
-}
-
-/* Reads the token at p, returns the place behind it. At the end it stays there. */
-static const char *read_token(const char *p, token *t)
-{
-    p = skip_space(p);
-    *t = (token){STRING, p, 0};
-    if (word_start(*p))
-        return read_word(p, t);
-    if (*p == '\'')
-        return skip_string(p, false);
-    if (*p == '"')
-        return read_quoted(p, t);
-    if (*p == '$' && !digit(p[1])) {
-        const char *end = skip_dollar(p);
-        if (end != p)
-            return end;
-    }
-    *t = (token){kind_of(*p), p, 1};
-    if (digit(*p) || (*p == '$' && digit(p[1])))
-        while (digit(p[1]))
-            p++;
-    return *p ? p + 1 : p;
-}
-
-/* Words compare without case, quoted identifiers with it, as what the server folds a word to is lower
- * case. */
 static bool is(const token *t, const char *upper_case)
 {
-    if (t->kind != WORD)
-        return false;
-    for (size_t i = 0; i < t->size; i++)
-        if (upper(t->at[i]) != upper_case[i])
-            return false; /* at its end too, where upper_case has NUL */
-    return upper_case[t->size] == '\0';
+    return pqp_lexer_is(t, upper_case);
 }
 
-static bool names(const token *t, const char *lower_case)
+static bool is_one_of(const token *t, const char *const *upper_case)
 {
-    if (t->kind != WORD && t->kind != QUOTED)
-        return false;
-    for (size_t i = 0; i < t->size; i++) {
-        char c =
-            t->kind == WORD && t->at[i] >= 'A' && t->at[i] <= 'Z' ? (char)(t->at[i] - 'A' + 'a') : t->at[i];
-        if (c != lower_case[i])
-            return false;
-    }
-    return lower_case[t->size] == '\0';
-}
-
-static bool is_one_of(const token *t, const char *const *list)
-{
-    for (; *list; list++)
-        if (is(t, *list))
-            return true;
-    return false;
+    return pqp_lexer_is_one_of(t, upper_case);
 }
 
 /* ---- what is allowed ---- */
@@ -244,6 +38,7 @@ enum {
     EXPLAINS = 8, /* the statement in it counts */
     CREATES = 16,
     CHANGES = 32, /* ALTER, DROP: some kinds of objects commit by themselves */
+    PLANNED = 64, /* the server plans it */
 };
 
 typedef struct first_word {
@@ -253,14 +48,14 @@ typedef struct first_word {
 } first_word;
 
 static const first_word first_words[] = {
-    {"SELECT", ALLOWED | CALLS, NULL},
-    {"INSERT", ALLOWED | CALLS, NULL},
-    {"UPDATE", ALLOWED | CALLS, NULL},
-    {"DELETE", ALLOWED | CALLS, NULL},
-    {"WITH", ALLOWED | CALLS, NULL},
-    {"MERGE", ALLOWED | CALLS, NULL},
-    {"VALUES", ALLOWED | CALLS, NULL},
-    {"TABLE", ALLOWED | CALLS, NULL},
+    {"SELECT", ALLOWED | CALLS | PLANNED, NULL},
+    {"INSERT", ALLOWED | CALLS | PLANNED, NULL},
+    {"UPDATE", ALLOWED | CALLS | PLANNED, NULL},
+    {"DELETE", ALLOWED | CALLS | PLANNED, NULL},
+    {"WITH", ALLOWED | CALLS | PLANNED, NULL},
+    {"MERGE", ALLOWED | CALLS | PLANNED, NULL},
+    {"VALUES", ALLOWED | CALLS | PLANNED, NULL},
+    {"TABLE", ALLOWED | CALLS | PLANNED, NULL},
     {"SHOW", ALLOWED, NULL},
     {"EXPLAIN", ALLOWED | EXPLAINS, NULL},
     {"CREATE", ALLOWED | CREATES, NULL},
@@ -322,6 +117,14 @@ static const struct {
     {"pg_advisory_unlock", "pg_advisory_unlock()", BY_XACT_LOCK},
     {"pg_advisory_unlock_shared", "pg_advisory_unlock_shared()", BY_XACT_LOCK},
     {"pg_advisory_unlock_all", "pg_advisory_unlock_all()", BY_XACT_LOCK},
+    {"pg_backup_start", "pg_backup_start()", BY_LEASE},
+    {"pg_backup_stop", "pg_backup_stop()", BY_LEASE},
+    {"pg_start_backup", "pg_start_backup()", BY_LEASE}, /* their names before 15 */
+    {"pg_stop_backup", "pg_stop_backup()", BY_LEASE},
+    {"pg_replication_origin_session_setup", "pg_replication_origin_session_setup()", BY_LEASE},
+    {"pg_replication_origin_session_reset", "pg_replication_origin_session_reset()", BY_LEASE},
+    {"pg_replication_origin_xact_setup", "pg_replication_origin_xact_setup()", BY_LEASE},
+    {"pg_replication_origin_xact_reset", "pg_replication_origin_xact_reset()", BY_LEASE},
 };
 
 /* ---- the decision ---- */
@@ -335,7 +138,7 @@ typedef struct setting {
 } setting;
 
 /* How far into an EXPLAIN or a CREATE the reader is. */
-typedef enum { BODY, EXPLAIN_HEAD, EXPLAIN_OPTIONS, CREATE_HEAD } stage;
+typedef enum { BODY, EXPLAIN_HEAD, EXPLAIN_OPTIONS, CREATE_HEAD, CREATE_QUERY } stage;
 
 /* What SELECT ... INTO may have before the name of a table. */
 typedef enum { INTO_NONE, INTO_SEEN, INTO_TEMP } into_state;
@@ -347,10 +150,11 @@ typedef struct reader {
     into_state into;
     int traits; /* of the first word; those of the inner statement once an EXPLAIN has shown it */
     token first, object;
-    int depth;        /* of parentheses and brackets */
-    int body;         /* of BEGIN ATOMIC and CASE in a function's body */
-    bool query_in_it; /* CREATE TABLE ... AS */
-    bool ended;       /* a semicolon ended the statement */
+    int depth;    /* of parentheses and brackets */
+    int body;     /* of BEGIN ATOMIC and CASE in a function's body */
+    bool schema;  /* CREATE SCHEMA, which may have a CREATE in it */
+    bool updates; /* between UPDATE and the name of what it updates */
+    bool ended;   /* a semicolon ended the statement */
     int n_settings;
     setting settings[4];
 } reader;
@@ -359,6 +163,7 @@ static void refuse(reader *r, const char *construct, const char *way_out)
 {
     if (r->verdict.construct)
         return;
+    r->verdict.plannable = false;
     r->verdict.construct = construct;
     r->verdict.way_out = way_out;
 }
@@ -368,7 +173,16 @@ static void refuse(reader *r, const char *construct, const char *way_out)
 static void begin_create(reader *r)
 {
     r->stage = CREATE_HEAD;
-    r->object = (token){END, NULL, 0};
+    r->object = (token){.kind = PQP_TOKEN_END};
+}
+
+/* SET LOCAL, PREPARE TRANSACTION and their like, which have a meaning in a transaction only. */
+static bool in_transaction(const token *first)
+{
+    static const char *const second[] = {"LOCAL", "TRANSACTION", "CONSTRAINTS", NULL};
+    token next;
+    pqp_lexer_next(first->at + first->size, &next);
+    return is_one_of(&next, second);
 }
 
 /* The word a statement, or the one within an EXPLAIN, begins with. */
@@ -379,15 +193,16 @@ static void take_first(reader *r)
         w++;
     if (w == end) {
         refuse(r,
-               r->now.kind == WORD ? "a statement of a kind the pool does not know"
-                                   : "a text that does not begin as a statement does",
+               r->now.kind == PQP_TOKEN_WORD ? "a statement of a kind the pool does not know"
+                                             : "a text that does not begin as a statement does",
                BY_LEASE);
         return;
     }
     if (w->way_out)
-        refuse(r, w->word, w->way_out);
+        refuse(r, w->word, in_transaction(&r->now) ? BY_TX : w->way_out);
     r->first = r->now;
     r->traits = w->traits;
+    r->updates = is(&r->now, "UPDATE");
     r->stage = w->traits & EXPLAINS ? EXPLAIN_HEAD : BODY;
     if (w->traits & CREATES)
         begin_create(r);
@@ -396,10 +211,11 @@ static void take_first(reader *r)
 
 static void take_first_word(reader *r)
 {
-    size_t n = r->now.kind == WORD ? PQP_MIN(r->now.size, sizeof r->verdict.word - 1) : 0;
+    size_t n = r->now.kind == PQP_TOKEN_WORD ? PQP_MIN(r->now.size, sizeof r->verdict.word - 1) : 0;
     for (size_t i = 0; i < n; i++)
-        r->verdict.word[i] = upper(r->now.at[i]);
+        r->verdict.word[i] = pqp_lexer_upper(r->now.at[i]);
     take_first(r);
+    r->verdict.plannable = !r->verdict.construct && r->traits & PLANNED;
 }
 
 /* EXPLAIN's own words and its options in parentheses, which a query may begin with as well. */
@@ -407,12 +223,13 @@ static void read_explain(reader *r)
 {
     static const char *const query[] = {"SELECT", "WITH", "VALUES", "TABLE", NULL};
     if (r->stage == EXPLAIN_OPTIONS) {
-        if (r->before.kind == OPEN && is_one_of(&r->now, query))
+        if (r->before.kind == PQP_TOKEN_OPEN && is_one_of(&r->now, query))
             take_first(r);
-        else if (r->now.kind == CLOSE && r->depth == 0)
+        else if (r->now.kind == PQP_TOKEN_CLOSE && r->depth == 0)
             r->stage = EXPLAIN_HEAD;
-    } else if (r->now.kind == OPEN) {
-        r->stage = is(&r->before, "EXPLAIN") || r->before.kind == OPEN ? EXPLAIN_OPTIONS : EXPLAIN_HEAD;
+    } else if (r->now.kind == PQP_TOKEN_OPEN) {
+        r->stage =
+            is(&r->before, "EXPLAIN") || r->before.kind == PQP_TOKEN_OPEN ? EXPLAIN_OPTIONS : EXPLAIN_HEAD;
     } else if (!is(&r->now, "ANALYZE") && !is(&r->now, "ANALYSE") && !is(&r->now, "VERBOSE")) {
         take_first(r);
     }
@@ -429,38 +246,65 @@ static void read_create(reader *r)
         return;
     r->object = r->now;
     r->stage = BODY;
+    r->schema = r->schema || is(&r->now, "SCHEMA");
     if (is_one_of(&r->now, alone))
         r->verdict.commits_itself = true;
 }
 
-/* Words within a CREATE, ALTER or DROP. */
-static void read_definition(reader *r)
+/* Words within a CREATE. That of a table may run a query, which then counts as one. */
+static void read_creation(reader *r)
 {
+    static const char *const filled[] = {"TABLE", "UNLOGGED", "MATERIALIZED", NULL};
     if (r->stage == CREATE_HEAD) {
         read_create(r);
-        return;
-    }
-    if (is(&r->now, "CONCURRENTLY"))
-        r->verdict.commits_itself = true;
-    if (r->traits & CREATES) {
-        bool query = is(&r->object, "TABLE") || is(&r->object, "UNLOGGED") || is(&r->object, "MATERIALIZED");
-        if (is(&r->now, "CREATE") && is(&r->object, "SCHEMA"))
-            begin_create(r);
-        else if (query && r->depth == 0 && is(&r->now, "AS"))
-            r->query_in_it = true;
-        else if (query && is(&r->before, "AS") && is(&r->now, "EXECUTE"))
+    } else if (r->stage == CREATE_QUERY) {
+        r->stage = BODY;
+        if (is(&r->now, "EXECUTE"))
             refuse(r, "EXECUTE", BY_PREPARE);
-        return;
+    } else if (r->schema && is(&r->now, "CREATE")) {
+        begin_create(r);
+    } else if (is(&r->now, "AS") && r->depth == 0 && !(r->traits & CALLS) && is_one_of(&r->object, filled)) {
+        r->stage = CREATE_QUERY;
+        r->traits |= CALLS;
     }
-    if (r->object.kind == END) { /* the word after ALTER or DROP */
-        static const char *const dropped[] = {"DATABASE", "TABLESPACE", "SUBSCRIPTION", NULL};
-        static const char *const altered[] = {"SYSTEM", "SUBSCRIPTION", NULL};
+}
+
+/* Words within an ALTER or DROP. */
+static void read_change(reader *r)
+{
+    static const char *const dropped[] = {"DATABASE", "TABLESPACE", "SUBSCRIPTION", NULL};
+    static const char *const altered[] = {"SYSTEM", "SUBSCRIPTION", NULL};
+    static const char *const rewrites[] = {"ADD", "USING", NULL};
+    if (r->object.kind == PQP_TOKEN_END) { /* the word after ALTER or DROP */
         r->object = r->now;
         if (is_one_of(&r->now, is(&r->first, "DROP") ? dropped : altered))
             r->verdict.commits_itself = true;
     } else if (is(&r->object, "DATABASE") && is(&r->now, "TABLESPACE")) {
         r->verdict.commits_itself = true;
+    } else if ((is(&r->object, "TABLE") || is(&r->object, "DOMAIN")) && is_one_of(&r->now, rewrites)) {
+        r->traits |= CALLS; /* for each row that is there */
     }
+}
+
+static void read_definition(reader *r)
+{
+    if (is(&r->now, "CONCURRENTLY"))
+        r->verdict.commits_itself = true;
+    if (is(&r->now, "VALUES") && is(&r->before, "FOR")) /* a partition's bounds are reckoned at once */
+        r->traits |= CALLS;
+    if (r->traits & CREATES)
+        read_creation(r);
+    else
+        read_change(r);
+}
+
+/* INSERT or MERGE as the verb they are, and no column of this name: the next word is INTO. */
+static bool verb(const reader *r)
+{
+    if (!is(&r->before, "INSERT") && !is(&r->before, "MERGE"))
+        return false;
+    return r->before.at == r->first.at || r->before2.kind == PQP_TOKEN_OPEN ||
+           (r->before2.kind == PQP_TOKEN_CLOSE && is(&r->first, "WITH"));
 }
 
 /* SELECT ... INTO TEMP name, while INSERT INTO temp is a table of this name, as is SELECT ... INTO temp. */
@@ -468,14 +312,18 @@ static void read_into(reader *r)
 {
     static const char *const after[] = {"FROM",   "WHERE", "GROUP", "HAVING", "WINDOW", "UNION", "INTERSECT",
                                         "EXCEPT", "ORDER", "LIMIT", "OFFSET", "FETCH",  "FOR",   NULL};
-    bool word = r->now.kind == WORD;
-    if (is(&r->now, "INTO"))
-        r->into = is(&r->before, "INSERT") || is(&r->before, "MERGE") ? INTO_NONE : INTO_SEEN;
-    else if (r->into == INTO_SEEN && (is(&r->now, "TEMP") || is(&r->now, "TEMPORARY")))
+    bool word = r->now.kind == PQP_TOKEN_WORD;
+    if (is(&r->now, "INTO")) {
+        r->into = verb(r) ? INTO_NONE : INTO_SEEN;
+        r->verdict.plannable = r->verdict.plannable && r->into == INTO_NONE;
+        return;
+    }
+    if (r->into == INTO_SEEN && (is(&r->now, "TEMP") || is(&r->now, "TEMPORARY")))
         r->into = INTO_TEMP;
     else if (r->into == INTO_SEEN && (is(&r->now, "LOCAL") || is(&r->now, "GLOBAL")))
         r->into = INTO_SEEN;
-    else if (r->into == INTO_TEMP && (r->now.kind == QUOTED || (word && !is_one_of(&r->now, after))))
+    else if (r->into == INTO_TEMP &&
+             (r->now.kind == PQP_TOKEN_QUOTED || (word && !is_one_of(&r->now, after))))
         refuse(r, TEMPORARY, BY_LEASE);
     else
         r->into = INTO_NONE;
@@ -484,7 +332,7 @@ static void read_into(reader *r)
 /* The body of CREATE FUNCTION ... BEGIN ATOMIC ...; END, in which a semicolon ends nothing. */
 static void read_body(reader *r)
 {
-    if (r->before.kind == DOT || is(&r->before, "AS"))
+    if (r->before.kind == PQP_TOKEN_DOT || is(&r->before, "AS"))
         return; /* a name, be it CASE or END */
     if (r->body == 0 && is(&r->now, "ATOMIC") && is(&r->before, "BEGIN") &&
         (is(&r->object, "FUNCTION") || is(&r->object, "PROCEDURE")))
@@ -498,12 +346,12 @@ static void read_body(reader *r)
 /* A parenthesis behind a name: a call, perhaps of a function that changes the session. */
 static void read_call(reader *r)
 {
-    if (r->before2.kind == DOT)
+    if (r->before2.kind == PQP_TOKEN_DOT)
         return; /* of a schema other than pg_catalog, see remember() */
     for (size_t i = 0; i < PQP_COUNT_OF(session_functions); i++)
-        if (names(&r->before, session_functions[i].name))
+        if (pqp_lexer_names(&r->before, session_functions[i].name))
             refuse(r, session_functions[i].construct, session_functions[i].way_out);
-    if (!names(&r->before, "set_config"))
+    if (!pqp_lexer_names(&r->before, "set_config"))
         return;
     if (r->n_settings == (int)PQP_COUNT_OF(r->settings))
         refuse(r, "set_config()", BY_LOCAL);
@@ -519,7 +367,7 @@ static void read_setting(reader *r)
         if (s->argument != 2 || s->tokens != 1 || !s->is_true)
             refuse(r, "set_config()", BY_LOCAL);
         r->n_settings--;
-    } else if (r->now.kind == COMMA && r->depth == s->depth) {
+    } else if (r->now.kind == PQP_TOKEN_COMMA && r->depth == s->depth) {
         s->argument++;
     } else if (s->argument == 2) {
         s->tokens++;
@@ -527,62 +375,85 @@ static void read_setting(reader *r)
     }
 }
 
-/* Keeps the last two tokens; pg_catalog.f is kept as f, which it stands for. */
+/* pg_settings is a view, and an update of it a SET. */
+static void read_update(reader *r)
+{
+    bool more = r->now.kind == PQP_TOKEN_OPEN || r->now.kind == PQP_TOKEN_DOT || is(&r->now, "ONLY");
+    bool named = r->before.kind == PQP_TOKEN_QUOTED ||
+                 (r->before.kind == PQP_TOKEN_WORD && !is(&r->before, "UPDATE") && !is(&r->before, "ONLY"));
+    if (is(&r->now, "UPDATE")) {
+        r->updates = true;
+    } else if (r->updates && !more) {
+        if (!named && r->before.kind != PQP_TOKEN_DOT && pqp_lexer_names(&r->now, "pg_settings"))
+            refuse(r, "UPDATE pg_settings", BY_SETTING);
+        r->updates = !named;
+    }
+}
+
+/* Keeps the last two tokens; pg_catalog.f is kept as f, which it stands for, as does d.pg_catalog.f. */
 static void remember(reader *r)
 {
-    bool catalog = r->now.kind == DOT && names(&r->before, "pg_catalog") && r->before2.kind != DOT;
-    r->before2 = catalog ? (token){OTHER, "", 0} : r->before;
-    r->before = catalog ? (token){OTHER, "", 0} : r->now;
+    bool catalog = r->now.kind == PQP_TOKEN_DOT && pqp_lexer_names(&r->before, "pg_catalog");
+    r->before2 = catalog ? (token){.kind = PQP_TOKEN_OTHER, .at = ""} : r->before;
+    r->before = catalog ? (token){.kind = PQP_TOKEN_OTHER, .at = ""} : r->now;
 }
 
 static bool temp_schema(const token *t)
 {
-    static const char name[] = "pg_temp";
-    token head = {t->kind, t->at, PQP_MIN(t->size, sizeof name - 1)};
-    return names(&head, name) && (t->size == head.size || t->at[head.size] == '_');
+    return pqp_lexer_names(t, "pg_temp") || pqp_lexer_begins(t, "pg_temp_");
+}
+
+/* What is read from the session's temporary schema, or made in it; IMPORT and CREATE EXTENSION name it alone. */
+static void read_temp_schema(reader *r)
+{
+    bool into = is(&r->before, "INTO") || (is(&r->before, "SCHEMA") && !is(&r->before2, "FOREIGN"));
+    bool alone = into && !(r->traits & CALLS) && temp_schema(&r->now);
+    if (alone || (r->now.kind == PQP_TOKEN_DOT && temp_schema(&r->before)))
+        refuse(r, TEMPORARY, BY_LEASE);
 }
 
 /* Keeps count of parentheses: read_setting() and the rest see the depth behind the token. */
 static void read_depth(reader *r)
 {
-    if (r->now.kind == OPEN)
+    if (r->now.kind == PQP_TOKEN_OPEN)
         r->depth++;
-    else if (r->now.kind == CLOSE && r->depth > 0)
+    else if (r->now.kind == PQP_TOKEN_CLOSE && r->depth > 0)
         r->depth--;
 }
 
 static void read_semicolon(reader *r)
 {
-    if (r->depth == 0 && r->body == 0 && r->first.kind != END)
+    if (r->depth == 0 && r->body == 0 && r->first.kind != PQP_TOKEN_END)
         r->ended = true;
 }
 
 static void take_token(reader *r)
 {
-    if (r->ended && r->now.kind != SEMICOLON) {
+    if (r->ended && r->now.kind != PQP_TOKEN_SEMICOLON) {
         refuse(r, "several statements in one text", BY_ONE);
         return;
     }
     read_depth(r);
-    if (r->now.kind == SEMICOLON) {
+    if (r->now.kind == PQP_TOKEN_SEMICOLON) {
         read_semicolon(r);
-    } else if (r->first.kind == END) {
-        if (r->now.kind != OPEN)
+    } else if (r->first.kind == PQP_TOKEN_END) {
+        if (r->now.kind != PQP_TOKEN_OPEN)
             take_first_word(r);
     } else if (r->stage == EXPLAIN_HEAD || r->stage == EXPLAIN_OPTIONS) {
         read_explain(r);
     } else {
-        if (r->now.kind == WORD && r->traits & (CREATES | CHANGES))
+        if (r->now.kind == PQP_TOKEN_WORD && r->traits & (CREATES | CHANGES))
             read_definition(r);
-        if (r->traits & CREATES && r->now.kind == WORD)
+        if (r->traits & CREATES && r->now.kind == PQP_TOKEN_WORD)
             read_body(r);
-        if (r->traits & CALLS)
+        if (r->traits & CALLS) {
             read_into(r);
-        if (r->now.kind == DOT && temp_schema(&r->before) && r->before2.kind != DOT)
-            refuse(r, TEMPORARY, BY_LEASE);
+            read_update(r);
+        }
+        read_temp_schema(r);
         if (r->n_settings > 0)
             read_setting(r);
-        if (r->now.kind == OPEN && *r->now.at == '(' && (r->traits & CALLS || r->query_in_it))
+        if (r->traits & CALLS && r->now.kind == PQP_TOKEN_OPEN && *r->now.at == '(')
             read_call(r);
     }
     remember(r);
@@ -590,17 +461,14 @@ static void take_token(reader *r)
 
 pqp_verdict pqp_guard_check(const char *sql)
 {
-    reader r = {.first = {END, NULL, 0}};
+    reader r = {.verdict = {0}};
     const char *p = sql ? sql : "";
     while (!r.verdict.construct) {
-        p = read_token(p, &r.now);
-        if (r.now.kind == END)
+        p = pqp_lexer_next(p, &r.now);
+        if (r.now.kind == PQP_TOKEN_END)
             break;
         take_token(&r);
     }
-    static const char *const planned[] = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE",
-                                          "VALUES", "WITH",   "TABLE",  NULL};
-    r.verdict.plannable = is_one_of(&r.first, planned);
     return r.verdict;
 }
 
@@ -612,6 +480,6 @@ bool pqp_guard_bad_tag(const char *tag)
                                       "LOCK",    "LOAD",  NULL};
     if (!tag)
         return false;
-    token first = {WORD, tag, strcspn(tag, " ")};
+    token first = {.kind = PQP_TOKEN_WORD, .at = tag, .size = strcspn(tag, " ")};
     return is_one_of(&first, bad);
 }

@@ -16,8 +16,8 @@ typedef struct pqp_verdict {
         *construct;      /* NULL: may share. Else what is refused, in words ("BEGIN", "a temporary table") */
     const char *way_out; /* what to do instead, in words; static */
     bool commits_itself; /* CALL, VACUUM, CREATE INDEX CONCURRENTLY ...: not undone when its Sync fails */
-    bool plannable;      /* worth a prepared statement: the server plans it */
-    char word[32];       /* the first keyword in upper case, "" for an empty statement */
+    bool plannable; /* worth preparing: SELECT, INSERT ..., but no utility, nor SELECT ... INTO a table */
+    char word[32];  /* the first keyword in upper case, "" for an empty statement */
 } pqp_verdict;
 
 pqp_verdict pqp_guard_check(const char *sql);

@@ -75,6 +75,10 @@ enum { ENDS_MAX = 2 };
 
 #define MARGIN_MIN (5 * PQP_MS)
 
+/* When a unit has taken this long, the way to the server is measured anew, but not more often than this. */
+#define SOUND_AFTER (5 * PQP_MS)
+#define SOUND_EVERY PQP_SECOND
+
 int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *owner)
 {
     memset(l, 0, sizeof *l);
@@ -218,18 +222,38 @@ static pqp_stmt *flight_shift(pqp_lane *l)
     return m;
 }
 
-/* The head unit is over; how long it ran tells what its statement costs. */
-static void note_head(pqp_lane *l, const pqp_stmt *m, pqp_time now)
+/*
+ * Since when the head has been running in the server, as the time is seen from here: from when it became the head, but
+ * not before it can have arrived there and something could have come back.
+ */
+static void note_new_head(pqp_lane *l, pqp_time now)
+{
+    const pqp_stmt *m = l->flight.head;
+    pqp_poke(&l->head_since, m ? PQP_MAX(now, m->sent_at + l->round_trip) : 0);
+}
+
+/*
+ * The head unit is over; how long it ran tells what its statement costs. That it ran for long may also mean that the
+ * network has become slow, and then the lane would seem to stall with each statement: so the round trip is sounded.
+ */
+static void note_cost(pqp_lane *l, const pqp_stmt *m, pqp_time now)
 {
     pqp_time ran = now - pqp_peek(&l->head_since);
     if (m->plan && !m->joined)
-        pqp_plan_took(m->plan, m->alone ? ran - l->round_trip : ran, l->cost_cap);
+        pqp_plan_took(m->plan, ran, l->cost_cap);
+    l->round_trip = PQP_MIN(l->round_trip, now - m->sent_at);
+    l->sound = ran > SOUND_AFTER && now - l->sounded_at > SOUND_EVERY;
+}
+
+static bool is_sounding(const pqp_stmt *m)
+{
+    return m->n_parts == 0;
 }
 
 static void next_head(pqp_lane *l, pqp_time now)
 {
     l->answering = NULL;
-    pqp_poke(&l->head_since, l->flight.head ? now : 0);
+    note_new_head(l, now);
     pqp_lane_fence_stall(l);
 }
 
@@ -305,21 +329,29 @@ static void lose(pqp_lane *l, const pqp_answer *fatal)
     return_backlog(l);
 }
 
+/* A statement's SQL, as long as its owner is still there. */
+static const char *text_of(const pqp_stmt *m)
+{
+    return m->call && !m->given_up ? m->request->sql : NULL;
+}
+
 /* Takes and sends nothing more; what is in flight still gets its answers. */
-static void condemn(pqp_lane *l, const char *reason)
+static void condemn(pqp_lane *l, const char *reason, const char *culprit)
 {
     if (l->condemned || l->dead)
         return;
     l->condemned = true;
     pqp_store(&l->accepting, 0);
     pqp_poke(&l->ended, 1);
-    pqp_fail(&l->why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "the shared connection was closed: %s", reason);
+    pqp_fail(&l->why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "the shared connection was closed: %s%s%.200s", reason,
+             culprit ? ": " : "", culprit ? culprit : "");
     return_backlog(l);
 }
 
 static void fall_out_of_step(pqp_lane *l)
 {
-    condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)");
+    condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)",
+            l->flight.head ? text_of(l->flight.head) : NULL);
     lose(l, NULL);
 }
 
@@ -332,8 +364,12 @@ static void finish_head(pqp_lane *l, pqp_time now)
             fall_out_of_step(l);
             return;
         }
-    if (!error && !l->tainted)
-        note_head(l, head, now);
+    if (is_sounding(head))
+        l->round_trip = now - head->sent_at;
+    else if (!error && !l->tainted)
+        note_cost(l, head, now);
+    l->ended_now++;
+    l->ended_text = text_of(head);
     if (l->tainted &&
         !head->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
         finish_unit(l, NULL, PQPOOL_ELOST, PQPOOL_UNKNOWN);
@@ -411,7 +447,7 @@ static void take_answer(pqp_lane *l, const pqp_answer *a)
         return;
     }
     if (a->kind == PQP_NEXT_STATE) {
-        condemn(l, "a statement changed the state of its session");
+        condemn(l, "a statement changed the state of its session", text_of(m));
         l->tainted = m->taints = true;
     }
     if (a->kind != PQP_NEXT_ABORTED) /* the error that caused it is the answer */
@@ -449,6 +485,21 @@ static void collect(pqp_lane *l)
     }
 }
 
+/* After statements have ended: what none of them showed by its answer may show by the session. Their owners are still
+ * there, so the last can be named; which of several it was is not known. */
+static void look_at_session(pqp_lane *l)
+{
+    const char *reason = l->tp->unclean(&l->wire, !l->flight.head);
+    char text[300];
+    if (!reason)
+        return;
+    if (l->ended_now > 1)
+        snprintf(text, sizeof text, "%s, by one of %d statements, the last of them", reason, l->ended_now);
+    else
+        snprintf(text, sizeof text, "%s", reason);
+    condemn(l, text, l->ended_text);
+}
+
 /* Reads, writes and takes what is there. */
 void pqp_lane_pump(pqp_lane *l, bool readable)
 {
@@ -460,11 +511,12 @@ void pqp_lane_pump(pqp_lane *l, bool readable)
         l->want_write = more > 0;
         here = more >= 0;
     }
+    l->ended_now = 0;
     collect(l); /* what arrived before the end still counts */
     if (!l->dead && (!here || !l->tp->alive(&l->wire)))
         lose(l, NULL);
-    if (!l->dead && !l->flight.head && !l->tp->clean(&l->wire))
-        condemn(l, "a statement left a transaction open");
+    if (!l->dead && l->ended_now > 0)
+        look_at_session(l);
 }
 
 /* ---- leaving: inbox, sending, appointing ---- */
@@ -525,10 +577,10 @@ static void enter_flight(pqp_lane *l, pqp_stmt *m)
 {
     m->state = PQP_STMT_SENT;
     m->answered = 0;
-    m->alone = !l->flight.head;
-    if (m->alone)
-        pqp_poke(&l->head_since, pqp_now());
+    m->sent_at = l->sending_at;
     pqp_stmt_list_push(&l->flight, m);
+    if (l->flight.head == m)
+        note_new_head(l, m->sent_at);
     l->flight_bytes += m->bytes;
     l->unsynced++;
 }
@@ -542,15 +594,16 @@ static void fail_sending(pqp_lane *l, pqp_stmt *m)
     lose(l, NULL);
 }
 
-/* A unit of the lane's own, whose answer is dropped: closes a prepared statement, or runs SQL (number 0). False: the
- * connection is lost. */
+/* A unit of the lane's own, whose answer is dropped: closes a prepared statement, or runs SQL (number 0), or is nothing
+ * but a Sync (neither), which the server answers at once. False: the connection is lost. */
 static bool send_aside(pqp_lane *l, uint32_t number, const char *sql)
 {
     pqp_stmt *m = pqp_depot_take(l->stmts);
     if (!m)
-        return number != 0; /* one that is not closed stays until the connection ends, and harms nobody */
+        return !sql; /* one that is not closed stays until the connection ends, and harms nobody */
     memset(m, 0, sizeof *m);
-    m->parts[m->n_parts++] = PQP_PART_ASIDE;
+    m->parts[0] = PQP_PART_ASIDE;
+    m->n_parts = number || sql;
     atomic_fetch_add(&l->load, 1);
     pqp_sent sent = number ? l->tp->close(&l->wire, number) : l->tp->aside(&l->wire, sql);
     enter_flight(l, m);
@@ -591,7 +644,7 @@ static bool own_timeout(const pqp_lane *l, const pqp_stmt *m, int *ms)
 {
     if (!m->timed || m->deadline == PQP_NEVER)
         return false;
-    int64_t left = PQP_MAX(1, (m->deadline - pqp_now() - margin_of(l)) / PQP_MS);
+    int64_t left = PQP_MAX(1, (m->deadline - l->sending_at - margin_of(l)) / PQP_MS);
     *ms = (int)PQP_MIN(left, INT32_MAX);
     return l->session_timeout_ms == 0 || *ms < l->session_timeout_ms;
 }
@@ -638,6 +691,12 @@ static int send_unit(pqp_lane *l, size_t *bytes)
     int n = 0, ms;
     bool timed = false, more = true,
          around = l->backlog.head->commits_itself && own_timeout(l, l->backlog.head, &ms);
+    if (l->sound && !l->flight.head) {
+        l->sound = false;
+        l->sounded_at = l->sending_at;
+        if (!send_aside(l, 0, NULL))
+            return -1;
+    }
     if (around && !set_timeout(l, ms))
         return -1; /* what is in the backlog has been returned */
     while (more) {
@@ -677,6 +736,8 @@ static bool send_backlog(pqp_lane *l)
     size_t bytes = 0;
     if (l->dead || l->condemned)
         return_backlog(l);
+    if (l->backlog.head)
+        l->sending_at = pqp_now();
     while (l->backlog.head && l->flight.count < l->window) {
         if (l->flight.head && l->flight_bytes + l->backlog.head->bytes > FLIGHT_BYTES)
             break;
@@ -797,6 +858,8 @@ void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
     l->ends = 0;
     pqp_poke(&l->ended, 0);
     l->undriven_since = PQP_NEVER;
+    l->sound = false;
+    l->sounded_at = 0;
     pqp_prepared_forget(&l->prepared);
     pqp_error_clear(&l->why);
     pqp_lane_unlock(l, NULL);
@@ -884,7 +947,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 void pqp_lane_cut(pqp_lane *l, const char *reason)
 {
     pqp_lane_lock(l);
-    condemn(l, reason);
+    condemn(l, reason, NULL);
     lose(l, NULL);
     pqp_lane_unlock(l, NULL);
 }

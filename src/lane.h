@@ -59,7 +59,7 @@ typedef struct pqp_stmt {
     bool taints;       /* its command changed the session: what ran behind it did so in a state not its own */
     bool headed_loss;  /* it was the head when the connection went without a FATAL */
     bool stale;        /* its prepared statement could not be used: it did not run, and would without */
-    bool alone;        /* nothing was in flight before it: its time includes the round trip */
+    pqp_time sent_at;
     uint8_t parts[PQP_PARTS_MAX]; /* pqp_part; what was sent */
     uint8_t n_parts, answered;
     uint32_t number, setting_number; /* of the prepared statements it was sent with; 0: none */
@@ -103,7 +103,7 @@ typedef struct pqp_lane {
     _Atomic int *waiting;             /* how many wait for room; NULL: nobody ever does */
     void *owner;
     int window;             /* most statements in flight */
-    pqp_time round_trip;    /* to the server, measured when the lane was opened */
+    pqp_time round_trip;    /* to the server */
     int session_timeout_ms; /* the session's own statement_timeout; 0: none */
     pqp_time cost_cap;      /* a run that took longer counts as this much */
 
@@ -122,22 +122,27 @@ typedef struct pqp_lane {
     pqp_stmt_list backlog; /* accepted, not sent */
     pqp_stmt_list flight;  /* sent, in the order sent: the truth about what comes back */
     size_t flight_bytes;
-    pqp_stmt *answering;       /* of the head unit: whose answer comes next; NULL: the head's */
-    int unsynced;              /* this many at the end of the flight have no Sync yet */
+    pqp_stmt *answering; /* of the head unit: whose answer comes next; NULL: the head's */
+    int unsynced;        /* this many at the end of the flight have no Sync yet */
+    pqp_time sending_at; /* when the sending under way began */
+    bool sound;          /* the round trip is to be measured when the flight is empty */
+    pqp_time sounded_at;
     pqp_prepared_set prepared; /* its place 0 is set_config()'s; plan n has place n + 1 */
     pqp_driver driver;
-    pqp_call *driver_call; /* of PQP_DRIVER_CALL */
-    bool polls_write;      /* the driver's wait under way looks for WRITE; only he sets it */
-    bool want_write;       /* the transport has more to write */
-    bool driver_at_work;   /* he has accepted the role, and not given it back */
-    bool driver_awake;     /* he holds the lock, and will look at his call before he sleeps */
-    bool kick;             /* the driver must look again */
-    bool orphaned;         /* the keeper must be told that it drives */
-    bool tainted;          /* a statement that taints has been seen */
-    bool condemned;        /* takes and sends nothing more, drains, is closed */
-    bool dead;             /* the connection is gone; nothing is in it any more */
-    int ends;              /* NULLs since the last result */
-    bool freed;            /* statements have ended */
+    pqp_call *driver_call;  /* of PQP_DRIVER_CALL */
+    bool polls_write;       /* the driver's wait under way looks for WRITE; only he sets it */
+    bool want_write;        /* the transport has more to write */
+    bool driver_at_work;    /* he has accepted the role, and not given it back */
+    bool driver_awake;      /* he holds the lock, and will look at his call before he sleeps */
+    bool kick;              /* the driver must look again */
+    bool orphaned;          /* the keeper must be told that it drives */
+    bool tainted;           /* a statement that taints has been seen */
+    bool condemned;         /* takes and sends nothing more, drains, is closed */
+    bool dead;              /* the connection is gone; nothing is in it any more */
+    int ends;               /* NULLs since the last result */
+    bool freed;             /* statements have ended */
+    int ended_now;          /* units, in the pump under way */
+    const char *ended_text; /* the last one's SQL, if its owner is there; only in a pump */
     pqp_time alarm;  /* the keeper must look for statements that are past their time and have no waiter */
     pqp_call *wakes; /* words to give after the lock is dropped */
     pqp_time undriven_since; /* watchdog builds */

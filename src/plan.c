@@ -234,7 +234,8 @@ void pqp_plan_took(pqp_plan *plan, pqp_time span, pqp_time cap)
 {
     span = PQP_MIN(PQP_MAX(span, 1), cap);
     pqp_time cost = pqp_peek(&plan->cost);
-    pqp_time next = cost == 0 ? span : cost + (span - cost) / 4;
+    /* Slow is what was slow twice: the first time may have been a cold cache, or the network. */
+    pqp_time next = cost == 0 ? PQP_MIN(span, cap / 64) + 1 : cost + (span - cost) / 4;
     if (next != cost)
         atomic_store_explicit(&plan->cost, next, memory_order_relaxed);
 }

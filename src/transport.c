@@ -39,11 +39,40 @@ void pqp_wire_fini(pqp_wire *w)
     w->kick_fd = -1;
 }
 
+/*
+ * What the server reports of the settings a statement could have changed, as one number. It reports them before
+ * each ReadyForQuery, so that it is known by the time the last answer is. Not in the list: what no session can
+ * change (server_version), or another one may (in_hot_standby). search_path is reported from 18 on. FNV-1a.
+ */
+static uint64_t settings_of(const PGconn *conn)
+{
+    static const char *const names[] = {"client_encoding",
+                                        "DateStyle",
+                                        "TimeZone",
+                                        "IntervalStyle",
+                                        "standard_conforming_strings",
+                                        "application_name",
+                                        "session_authorization",
+                                        "is_superuser",
+                                        "default_transaction_read_only",
+                                        "search_path"};
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < PQP_COUNT_OF(names); i++) {
+        const char *value = PQparameterStatus(conn, names[i]);
+        for (const char *p = value ? value : ""; *p; p++)
+            hash = (hash ^ (unsigned char)*p) * 1099511628211u;
+        hash =
+            (hash ^ (value ? 0x100 : 0x101)) * 1099511628211u; /* where one value ends, and the next begins */
+    }
+    return hash;
+}
+
 void pqp_wire_bind(pqp_wire *w, PGconn *conn)
 {
     w->conn = conn;
     w->fd = conn ? PQsocket(conn) : -1;
     w->tls = conn && PQsslInUse(conn);
+    w->settings = conn ? settings_of(conn) : 0;
 }
 
 /* What a prepared statement is called on the server. */
@@ -100,7 +129,7 @@ static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r, const pqp_sending *
 
 static pqp_sent wire_aside(pqp_wire *w, const char *sql)
 {
-    if (!PQsendQueryParams(w->conn, sql, 0, NULL, NULL, NULL, NULL, 0))
+    if (sql && !PQsendQueryParams(w->conn, sql, 0, NULL, NULL, NULL, NULL, 0))
         return PQP_SENT_NOTHING;
     return send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
 }
@@ -133,9 +162,11 @@ static bool wire_alive(pqp_wire *w)
     return PQstatus(w->conn) == CONNECTION_OK;
 }
 
-static bool wire_clean(pqp_wire *w)
+static const char *wire_unclean(pqp_wire *w, bool drained)
 {
-    return PQtransactionStatus(w->conn) == PQTRANS_IDLE;
+    if (drained && PQtransactionStatus(w->conn) != PQTRANS_IDLE)
+        return "a statement left a transaction open";
+    return settings_of(w->conn) == w->settings ? NULL : "a setting of its session was changed";
 }
 
 /*
@@ -263,7 +294,7 @@ const pqp_transport pqp_transport_libpq = {
     .consume = wire_consume,
     .next = wire_next,
     .alive = wire_alive,
-    .clean = wire_clean,
+    .unclean = wire_unclean,
     .describe = wire_describe,
     .clear = wire_clear,
     .wait = wire_wait,

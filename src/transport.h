@@ -72,12 +72,13 @@ enum { PQP_READY_READ = 1, PQP_READY_WRITE = 2 };
 typedef struct pqp_transport {
     pqp_sent (*send)(pqp_wire *w, const pqpool_stmt *request, const pqp_sending *how);
     pqp_sent (*close)(pqp_wire *w, uint32_t number); /* drops a prepared statement: a unit of its own */
-    pqp_sent (*aside)(pqp_wire *w, const char *sql); /* runs it: a unit of its own */
+    pqp_sent (*aside)(pqp_wire *w, const char *sql); /* runs it (NULL: nothing): a unit of its own */
     int (*flush)(pqp_wire *w);                       /* 0: all is out; 1: more to write; -1: lost */
     bool (*consume)(pqp_wire *w);                    /* reads what is there; false: lost */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
-    bool (*clean)(pqp_wire *w); /* drained: is the session outside any transaction? */
+    /* What a statement has done to the session that it should not have, as far as the server shows it; or NULL. */
+    const char *(*unclean)(pqp_wire *w, bool drained);
     void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
     void (*clear)(PGresult *result);
     int (*wait)(pqp_wire *w, bool write, pqp_time deadline); /* PQP_READY_ bits; 0 when kicked or timed out */
@@ -92,6 +93,7 @@ struct pqp_wire {
     int fd;
     int kick_fd;
     bool tls;
+    uint64_t settings; /* those that the server reports, as they were when the wire was bound */
 };
 
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */

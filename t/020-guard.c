@@ -91,8 +91,17 @@ static void test_first_words(void)
     is_str(pqp_guard_check("explain select 1").word, "EXPLAIN", "EXPLAIN stays the word");
     has(pqp_guard_check("SET a = 1").way_out, "options=", "SET names the connection string");
     has(pqp_guard_check("SET a = 1").way_out, "on_connect", "  and the hook");
+    has(pqp_guard_check("SET LOCAL a = 1").way_out, "transaction", "SET LOCAL names the transaction");
+    has(pqp_guard_check("set transaction read only").way_out, "transaction", "so does SET TRANSACTION");
+    has(pqp_guard_check("SET CONSTRAINTS ALL DEFERRED").way_out, "transaction", "and SET CONSTRAINTS");
+    has(pqp_guard_check("SET ROLE r").way_out, "on_connect", "SET ROLE names the hook");
+    has(pqp_guard_check("SET SESSION AUTHORIZATION u").way_out, "on_connect", "so does SET SESSION ...");
+    has(pqp_guard_check("PREPARE p AS SELECT 1").way_out, "repeated", "PREPARE names what the pool does");
+    has(pqp_guard_check("PREPARE TRANSACTION 'x'").way_out, "transaction", "PREPARE TRANSACTION does not");
     has(pqp_guard_check("BEGIN").way_out, "pqpool_acquire", "BEGIN names the lease");
 }
+
+#define TEMPORARY "a temporary table or other temporary object"
 
 static void test_temporary(void)
 {
@@ -115,9 +124,27 @@ static void test_temporary(void)
                                       "CREATE TABLE pg_temp_3.t ()",
                                       "CREATE SCHEMA s CREATE TEMP TABLE t (a int)",
                                       "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
-                                      "EXPLAIN (ANALYZE) SELECT 1 INTO TEMP t"};
+                                      "EXPLAIN (ANALYZE) SELECT 1 INTO TEMP t",
+                                      "CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1",
+                                      "CREATE TEMP TABLE t AS SELECT 1",
+                                      "CREATE TEMP TABLE IF NOT EXISTS t (LIKE u)",
+                                      "CREATE SCHEMA s CREATE TABLE a () CREATE TEMP TABLE b ()",
+                                      "CREATE TABLE mydb.pg_temp.t (a int)",
+                                      "SELECT * FROM mydb . pg_temp . t",
+                                      "CREATE TABLE U&\"pg\\005ftemp\".t (a int)",
+                                      "CREATE TABLE u&\"p!0067_!+000074emp\" /* x */ uescape '!'.t (a int)",
+                                      "CREATE VIEW v AS SELECT * FROM pg_temp.t",
+                                      "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO pg_temp",
+                                      "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO \"pg_temp_3\"",
+                                      "CREATE EXTENSION x SCHEMA pg_temp_3",
+                                      "SELECT 1 AS insert INTO TEMP t",
+                                      "SELECT 1 AS merge INTO TEMP t",
+                                      "SELECT a.insert INTO TEMPORARY t FROM a",
+                                      "SELECT (1) insert INTO TEMP t",
+                                      "SELECT 1 INTO TEMP U&\"x\"",
+                                      "(SELECT 1 INTO TEMP t)"};
     for (size_t i = 0; i < COUNT(bad); i++)
-        refused(bad[i], "a temporary table or other temporary object");
+        refused(bad[i], TEMPORARY);
     static const char *const fine[] = {"CREATE TABLE temp (a int)",
                                        "CREATE UNLOGGED TABLE t (temp int)",
                                        "INSERT INTO temp SELECT 1",
@@ -130,9 +157,17 @@ static void test_temporary(void)
                                        "SELECT pg_temp FROM t",
                                        "SELECT 'pg_temp.t'",
                                        "SELECT pg_template.x FROM t",
-                                       "SELECT s.pg_temp.a FROM t",
                                        "CREATE OR REPLACE VIEW v AS SELECT 1 AS temp",
-                                       "SELECT 1 INTO t"};
+                                       "SELECT 1 INTO t",
+                                       "WITH a AS (SELECT 1) INSERT INTO temp SELECT * FROM a",
+                                       "WITH a AS (MERGE INTO temp t USING s ON true WHEN MATCHED THEN "
+                                       "DELETE RETURNING 1) SELECT 1",
+                                       "EXPLAIN (ANALYZE) INSERT INTO temp SELECT 1",
+                                       "EXPLAIN ANALYZE INSERT INTO temp SELECT 1",
+                                       ";INSERT INTO temp SELECT 1",
+                                       "CREATE TABLE U&\"pg\\005ftempo\".t (a int)",
+                                       "CREATE TABLE U&\"pg\\\\temp\".t (a int)",
+                                       "IMPORT FOREIGN SCHEMA pg_temp FROM SERVER x INTO s"};
     for (size_t i = 0; i < COUNT(fine); i++)
         allowed(fine[i]);
 }
@@ -158,6 +193,14 @@ static void test_explain(void)
     refused("EXPLAIN SELECT 1; SELECT 2", "several statements in one text");
     refused("CREATE TABLE t AS EXECUTE p", "EXECUTE");
     refused("EXPLAIN ANALYZE CREATE TABLE t AS EXECUTE p", "EXECUTE");
+    refused("CREATE UNLOGGED TABLE IF NOT EXISTS t (a) WITH (fillfactor = 70) AS EXECUTE p (1)", "EXECUTE");
+    allowed("CREATE TABLE t AS SELECT 1 AS execute");
+    allowed("CREATE TABLE t AS SELECT 1 AS create, temp FROM u");
+    refused("EXPLAIN (VERBOSE) (SELECT lastval())", "lastval()");
+    refused("EXPLAIN (((SELECT setseed(0))))", "setseed()");
+    refused("EXPLAIN (ANALYZE) CREATE TABLE t AS SELECT setseed(0)", "setseed()");
+    refused("EXPLAIN ANALYZE SELECT 1 INTO TEMP t", TEMPORARY);
+    refused("EXPLAIN ANALYZE UPDATE pg_settings SET setting = 'UTC'", "UPDATE pg_settings");
     allowed("CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()");
 }
 
@@ -188,7 +231,35 @@ static void test_functions(void)
         {"set_config('a', (array['x', 'true'])[1], false)", "set_config()"},
         {"set_config('a', set_config('b', 'c', false), true)", "set_config()"},
         {"set_config('a', 'b', set_config('b', 'c', true)::bool)", "set_config()"},
-        {"set_config('a', 'b', \"true\")", "set_config()"}};
+        {"set_config('a', 'b', \"true\")", "set_config()"},
+        {"\"set_config\"('a', 'b', false)", "set_config()"},
+        {"PG_CATALOG.\"set_config\"('a', 'b', false)", "set_config()"},
+        {"mydb.pg_catalog.set_config('a', 'b', false)", "set_config()"},
+        {"mydb . pg_catalog . setseed (0)", "setseed()"},
+        {"set_config('a', 'b', is_local => true)", "set_config()"},
+        {"set_config(setting_name => 'a', new_value => 'b', is_local => false)", "set_config()"},
+        {"set_config(is_local := true, setting_name := 'a', new_value := 'b')", "set_config()"},
+        {"set_config('a', 'b', true::boolean)", "set_config()"},
+        {"set_config('a', 'b', (true))", "set_config()"},
+        {"set_config('a', 'b', true, 'c')", "set_config()"},
+        {"U&\"setse\\0065d\"(0)", "setseed()"},
+        {"U&\"setse\\+000065d\" (0)", "setseed()"},
+        {"pg_catalog.U&\"setse!0065d\" UESCAPE '!' (0)", "setseed()"},
+        {"U&\"setseed\"(0)", "setseed()"},
+        {"e'\\'', setseed(0), '", "setseed()"},
+        {"U&'\\', setseed(0), '", "setseed()"},
+        {"N'\\', setseed(0), '", "setseed()"},
+        {"$a$ $b$ $a$, setseed(0), '$a$'", "setseed()"},
+        {"1/* /* */ */+setseed/* */--\n(0)", "setseed()"},
+        {"array[lastval()]", "lastval()"},
+        {"pg_backup_start('a')", "pg_backup_start()"},
+        {"pg_backup_stop()", "pg_backup_stop()"},
+        {"pg_start_backup('a', false, false)", "pg_start_backup()"},
+        {"pg_stop_backup(false)", "pg_stop_backup()"},
+        {"pg_replication_origin_session_setup('a')", "pg_replication_origin_session_setup()"},
+        {"pg_replication_origin_session_reset()", "pg_replication_origin_session_reset()"},
+        {"pg_replication_origin_xact_setup('0/0', now())", "pg_replication_origin_xact_setup()"},
+        {"pg_replication_origin_xact_reset()", "pg_replication_origin_xact_reset()"}};
     for (size_t i = 0; i < COUNT(called); i++) {
         char sql[200];
         snprintf(sql, sizeof sql, "SELECT %s", called[i][0]);
@@ -198,6 +269,38 @@ static void test_functions(void)
     }
     refused("CREATE TABLE t AS SELECT setseed(0)", "setseed()");
     refused("CREATE MATERIALIZED VIEW v AS (SELECT lastval())", "lastval()");
+    static const char *const anywhere[] = {
+        "SELECT 1 FROM t ORDER BY set_config('a', 'b', false)",
+        "SELECT 1 FROM t JOIN LATERAL set_config('a', 'b', false) s ON true",
+        "SELECT * FROM ROWS FROM (set_config('a', 'b', false))",
+        "SELECT 1 LIMIT length(set_config('a', '1', false))",
+        "VALUES (1), (length(set_config('a', 'b', false)))",
+        "CALL p(1, set_config('a', 'b', false))",
+        "UPDATE t SET a = set_config('a', 'b', false)",
+        "DELETE FROM t WHERE a = set_config('a', 'b', false)",
+        "INSERT INTO t (a) VALUES (1) RETURNING set_config('a', 'b', false)",
+        "MERGE INTO t USING s ON true WHEN MATCHED AND set_config('a', 'b', false) = 'b' THEN DELETE",
+        "WITH a AS (UPDATE t SET a = 1 RETURNING set_config('a', 'b', false)) SELECT * FROM a",
+        "WITH a AS (SELECT 1) DELETE FROM t USING a WHERE set_config('a', 'b', false) = 'b'",
+        "(SELECT 1) UNION SELECT length(set_config('a', 'b', false))",
+        "CREATE TABLE t (a) AS VALUES (set_config('a', 'b', false))",
+        "CREATE TABLE t PARTITION OF u FOR VALUES IN (set_config('a', 'b', false))",
+        "CREATE FOREIGN TABLE t PARTITION OF u FOR VALUES IN (set_config('a', 'b', false)) SERVER s",
+        "ALTER TABLE u ATTACH PARTITION t FOR VALUES IN (set_config('a', 'b', false))",
+        "ALTER TABLE t ADD COLUMN a text DEFAULT set_config('a', 'b', false)",
+        "ALTER TABLE t ADD a int REFERENCES u ON DELETE SET NULL DEFAULT length(set_config('a', 'b', false))",
+        "ALTER TABLE t ALTER a TYPE text USING set_config('a', 'b', false)",
+        "ALTER TABLE t ADD CHECK (set_config('a', 'b', false) = 'b')",
+        "ALTER DOMAIN d ADD CHECK (set_config('a', 'b', false) = 'b')"};
+    for (size_t i = 0; i < COUNT(anywhere); i++)
+        refused(anywhere[i], "set_config()");
+    static const char *const updates[] = {
+        "UPDATE pg_settings SET setting = 'UTC' WHERE name = 'TimeZone'",
+        "update only (pg_catalog.pg_settings) set setting = 'UTC'",
+        "UPDATE mydb . \"pg_catalog\" . \"pg_settings\" s SET setting = 'UTC'",
+        "WITH a AS (SELECT 1) UPDATE pg_settings SET setting = 'UTC'"};
+    for (size_t i = 0; i < COUNT(updates); i++)
+        refused(updates[i], "UPDATE pg_settings");
     static const char *const fine[] = {
         "SELECT set_config('a', 'b', true)",
         "SELECT set_config('a', 'b', /* x */ TRUE )",
@@ -208,7 +311,6 @@ static void test_functions(void)
         "SELECT nextval('s')",
         "SELECT currval FROM t",
         "SELECT my.setseed(1)",
-        "SELECT my.pg_catalog.setseed(1)",
         "SELECT \"SETSEED\"(1)",
         "SELECT 'setseed(1)'",
         "SELECT 1 -- setseed(1)",
@@ -220,6 +322,28 @@ static void test_functions(void)
         "DEFAULT currval('s'))",
         "SELECT current_setting('a')",
         "SELECT set_config('a', 'b'",
+        "SELECT set_config('a', 'b', true), current_setting('c', false)",
+        "SELECT U&\"setse\\0066d\"(0)",
+        "SELECT U&\"SETSEED\"(0)",
+        "SELECT \"PG_ADVISORY_LOCK\"(1)",
+        "SELECT dblink('dbname=d', 'select pg_advisory_lock(1)')",
+        "SELECT * FROM pg_settings FOR UPDATE",
+        "UPDATE t pg_settings SET a = 1",
+        "UPDATE t SET pg_settings = 1 FROM pg_settings",
+        "UPDATE my.settings SET pg_settings = 1",
+        "UPDATE my.pg_settings SET a = 1",
+        "INSERT INTO t SELECT 1 ON CONFLICT DO UPDATE SET pg_settings = 1",
+        "CREATE FUNCTION setseed(a int) RETURNS int LANGUAGE sql AS 'select set_config(1, 2, false)'",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql RETURN lastval()",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql SET search_path = a AS $$ begin set a = 1; end $$",
+        "CREATE PROCEDURE p() BEGIN ATOMIC SELECT set_config('a', 'b', false); SELECT 1 INTO t; END",
+        "CREATE RULE r AS ON INSERT TO t DO ALSO SELECT set_config('a', 'b', false)",
+        "CREATE RULE r AS ON UPDATE TO t DO INSTEAD UPDATE pg_settings SET setting = 'x'",
+        "CREATE TRIGGER t BEFORE INSERT ON u FOR EACH ROW WHEN (lastval() > 1) EXECUTE FUNCTION f()",
+        "CREATE POLICY p ON t USING (currval('s') > 1)",
+        "ALTER TABLE t ALTER a SET DEFAULT currval('s')",
+        "ALTER FUNCTION setseed(float8) OWNER TO u",
+        "DO $$ begin perform set_config('a', 'b', false); end $$",
         "SELECT mysetseed(1), setseeds(1)"};
     for (size_t i = 0; i < COUNT(fine); i++)
         allowed(fine[i]);
@@ -321,6 +445,49 @@ static void test_commits(void)
                                         ""};
     for (size_t i = 0; i < COUNT(plain); i++)
         ok(!pqp_guard_check(plain[i]).commits_itself, "does not commit by itself: %s", plain[i]);
+}
+
+static void test_plannable(void)
+{
+    static const char *const planned[] = {"SELECT 1",
+                                          "/* x */ ((select 1) union select 2);",
+                                          "INSERT INTO t VALUES (1)",
+                                          "UPDATE t SET a = 1",
+                                          "DELETE FROM t",
+                                          "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+                                          "VALUES (1)",
+                                          "TABLE t",
+                                          "WITH a AS (INSERT INTO t VALUES (1) RETURNING 1) SELECT * FROM a",
+                                          "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a",
+                                          "SELECT 'x into t'",
+                                          "SELECT \"into\" FROM t FOR UPDATE",
+                                          "SELECT set_config('a', 'b', true)"};
+    for (size_t i = 0; i < COUNT(planned); i++)
+        ok(pqp_guard_check(planned[i]).plannable, "worth preparing: %s", planned[i]);
+    static const char *const utility[] = {"CALL p()",
+                                          "SHOW search_path",
+                                          "EXPLAIN SELECT 1",
+                                          "EXPLAIN (ANALYZE) (SELECT 1)",
+                                          "DO 'x'",
+                                          "CREATE TABLE t AS SELECT 1",
+                                          "CREATE VIEW v AS SELECT 1",
+                                          "ALTER TABLE t ADD a int DEFAULT f()",
+                                          "DROP TABLE t",
+                                          "TRUNCATE t",
+                                          "NOTIFY n",
+                                          "REFRESH MATERIALIZED VIEW v",
+                                          "SELECT 1 INTO t",
+                                          "SELECT 1 INTO UNLOGGED TABLE t",
+                                          "(SELECT 1 INTO t)",
+                                          "SELECT 1 AS insert INTO t",
+                                          "WITH a AS (SELECT 1) SELECT * INTO t FROM a",
+                                          "SELECT setseed(0)",
+                                          "SELECT 1; SELECT 2",
+                                          "BEGIN",
+                                          "",
+                                          "-- nothing"};
+    for (size_t i = 0; i < COUNT(utility); i++)
+        ok(!pqp_guard_check(utility[i]).plannable, "not worth preparing: %s", utility[i]);
 }
 
 static void test_tags(void)
@@ -428,6 +595,86 @@ static void test_hostile(void)
     free(big);
 }
 
+static bool same(const char *a, const char *b)
+{
+    pqp_verdict v = pqp_guard_check(a), w = pqp_guard_check(b);
+    return v.construct == w.construct && v.way_out == w.way_out && v.commits_itself == w.commits_itself &&
+           v.plannable == w.plannable && strcmp(v.word, w.word) == 0;
+}
+
+/* Real statements with something wrong in them: one to four times a byte changed, a piece cut out, doubled, or put in
+ * from another statement. */
+static void mutate(char *text, size_t size, const char *const *texts, size_t n_texts, unsigned *seed)
+{
+    static const char marks[] = "'\"$\\-/*\n (),;.EUu&_0a!:=\xc3";
+    for (int n = 1 + rand_r(seed) % 4; n > 0; n--) {
+        size_t length = strlen(text), at = (size_t)rand_r(seed) % (length + 1);
+        size_t cut = (size_t)rand_r(seed) % (length - at + 1) % 12;
+        const char *other = texts[(size_t)rand_r(seed) % n_texts];
+        const char *from = other + (size_t)rand_r(seed) % strlen(other);
+        int take = rand_r(seed) % 16;
+        char rest[600];
+        if (rand_r(seed) % 2) {
+            from = marks + (size_t)rand_r(seed) % (sizeof marks - 1);
+            take = 1;
+        }
+        snprintf(rest, sizeof rest, "%s", text + at + (rand_r(seed) % 3 ? cut : 0));
+        int made = snprintf(text + at, size - at, "%.*s%s", take, from, rest);
+        if (made < 0 || (size_t)made >= size - at)
+            bail("a text grew too long");
+    }
+}
+
+static void test_mutated(void)
+{
+    static const char *const texts[] = {
+        "SELECT set_config('a', E'b\\'', true), U&\"d!0061t\" UESCAPE '!' FROM pg_catalog.t -- x\n WHERE $1",
+        "WITH a AS (INSERT INTO temp VALUES (1) RETURNING 1) SELECT 1 AS insert INTO TEMP b FROM a",
+        "EXPLAIN (ANALYZE, BUFFERS off) SELECT currval('s') /* a /* b */ */ ORDER BY 1;",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE a WHEN 1 THEN 2 END; SELECT 2; "
+        "END",
+        "CREATE SCHEMA s CREATE TABLE a () CREATE TEMP TABLE b ()",
+        "CREATE TABLE pg_temp.t AS EXECUTE p; ",
+        "ALTER TABLE t ADD a text DEFAULT setseed(0), ALTER b TYPE int USING $a$b;c$a$::int",
+        "UPDATE ONLY pg_catalog.pg_settings SET setting = 'x'",
+        "DO LANGUAGE plpgsql $$ begin perform set_config('a', 'b', false); end $$",
+        "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO \"pg_temp_3\"",
+        "SELECT 'a'\n'b' || U&'c' || N'd' || B'1' || $1, \"x\"\"y\"[1], 1.5e3; SELECT 2",
+        "SET LOCAL a = 1"};
+    unsigned seed = 21;
+    int changed = 0, refused = 0;
+    enum { RUNS = 200000 };
+    for (int i = 0; i < RUNS; i++) {
+        char text[600], other[700];
+        snprintf(text, sizeof text, "%s", texts[i % (int)COUNT(texts)]);
+        mutate(text, sizeof text, texts, COUNT(texts), &seed);
+        char *exact = strdup(text); /* so that a sanitizer sees what is read behind the end */
+        pqp_verdict v = pqp_guard_check(exact);
+        refused += v.construct != NULL;
+        changed += !same(exact, text) || (v.construct && (!v.way_out || v.plannable));
+        snprintf(other, sizeof other, "/* x /* ' */ */ -- \"\n%s", text);
+        changed += !same(text, other);
+        snprintf(other, sizeof other, "%s\n", text);
+        changed += !strchr(text, '"') && !same(text, other); /* it may stand in a name that is open */
+        if (!strpbrk(text, "'\"$")) {
+            for (char *p = strcpy(other, text); *p; p++)
+                *p = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+            changed += !same(text, other);
+        }
+        free(exact);
+        if (changed > 0) {
+            diag("it is not: %s", text);
+            break;
+        }
+    }
+    is_int(changed, 0,
+           "%d mutated statements: a verdict is the same again, behind a comment, before a newline, "
+           "and in upper case",
+           RUNS);
+    ok(refused > RUNS / 4 && refused < RUNS * 3 / 4, "  of which some were refused and some not (%d)",
+       refused);
+}
+
 int main(void)
 {
     tap_begin(60);
@@ -437,7 +684,9 @@ int main(void)
     test_functions();
     test_several();
     test_commits();
+    test_plannable();
     test_tags();
     test_hostile();
+    test_mutated();
     return done_testing();
 }

@@ -177,10 +177,10 @@ static bool fake_alive(pqp_wire *w)
     return !S->cut_seen;
 }
 
-static bool fake_clean(pqp_wire *w)
+static const char *fake_unclean(pqp_wire *w, bool drained)
 {
-    (void)w;
-    return true;
+    (void)w, (void)drained;
+    return NULL;
 }
 
 static void fake_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
@@ -224,7 +224,7 @@ static const pqp_transport fake = {
     .consume = fake_consume,
     .next = fake_next,
     .alive = fake_alive,
-    .clean = fake_clean,
+    .unclean = fake_unclean,
     .describe = fake_describe,
     .clear = fake_clear,
     .wait = fake_wait,
@@ -438,7 +438,7 @@ static uint64_t hash_scene(uint64_t (*mix)(uint64_t, const void *, size_t))
 {
     static scene s;
     s = *S;
-    s.lane.head_since = s.lane.served = 0; /* for figures only */
+    s.lane.head_since = s.lane.served = s.lane.sending_at = 0; /* for figures only */
     for (int i = 0; i < CALLERS; i++) {
         if (!s.call[i].waking) {
             s.call[i].wake_next = NULL;
@@ -447,7 +447,7 @@ static uint64_t hash_scene(uint64_t (*mix)(uint64_t, const void *, size_t))
         if (s.call[i].remaining == 0)
             s.call[i].lane = NULL;
         for (int k = 0; k < STMTS; k++) {
-            s.stmt[i][k].alone = false;
+            s.stmt[i][k].sent_at = 0;
             s.stmt[i][k].inbox_next = s.stmt[i][k].state == PQP_STMT_PENDING ? s.stmt[i][k].inbox_next : NULL;
             if (s.fate[i][k].given_back)
                 s.stmt[i][k] = (pqp_stmt){.request = s.stmt[i][k].request};
