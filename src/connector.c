@@ -121,7 +121,7 @@ static void share_slot(pqp_job *job)
     int64_t timeout_ms = p->options.statement_timeout;
     pqp_pool_unlock(p);
     if (!job->fresh && !PQP_PLANTED(SKIPPED_CLEAN) &&
-        !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, deadline)) {
+        !pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline)) {
         pqp_pool_lock(p); /* this one is no good, most likely lost: those who wait get another */
         pqp_pool_unclean_locked(p, job->slot, "it could not be cleaned");
         return;
@@ -150,7 +150,7 @@ static void clean_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
     bool clean = pqp_session_unshare(job->conn) &&
-                 pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME);
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, pqp_now() + RESET_TIME);
     pqp_pool_lock(p);
     job->slot->fresh = clean;
     if (clean)
