@@ -642,7 +642,7 @@ static void give_up_sharing(pqpool *p, pqp_slot *slot)
 void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason)
 {
     give_up_sharing(p, slot);
-    pqp_fleet_scrap_locked(p, slot, reason);
+    pqp_pool_reject_locked(p, slot, reason);
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
