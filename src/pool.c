@@ -440,7 +440,7 @@ void pqp_pool_settle_locked(pqpool *p)
         return;
     }
     shrink(p, now);
-    if (p->queue.sharers.head)
+    if (p->queue.sharers.head || pqp_peek(&p->sharers_waiting))
         place_sharers(p, now);
     serve_waiters(p, now);
     order_connects(p, now);
