@@ -26,8 +26,8 @@ static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
 {
     pqp_lane_take_inbox(l); /* ours may still lie there */
     for (pqp_stmt *m = call->members; m; m = m->sibling)
-        if (pqp_lane_due(m, now))
-            pqp_lane_give_up(l, m, PQPOOL_ETIMEDOUT);
+        if (pqp_flight_due(m, now))
+            pqp_flight_give_up(l, m, PQPOOL_ETIMEDOUT);
 }
 
 /*
@@ -49,7 +49,7 @@ static void drive(pqp_lane *l, pqp_call *call)
         int ready = l->tp->wait(&l->wire, l->polls_write, deadline);
         pqp_lane_lock(l);
         l->driver_awake = true;
-        pqp_lane_pump(l, ready & PQP_READY_READ);
+        pqp_flight_pump(l, ready & PQP_READY_READ);
     }
     l->driver_awake = l->driver_at_work = false;
     l->driver = PQP_DRIVER_NONE;
@@ -148,7 +148,7 @@ void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving)
         pqp_lane_lock(l);
     }
     expire(l, call, PQP_NEVER);
-    if (driving || pqp_lane_drives(l, call)) {
+    if (driving || pqp_flight_drives(l, call)) {
         l->driver = PQP_DRIVER_NONE;
         l->driver_call = NULL;
     }
@@ -163,7 +163,7 @@ void pqp_call_withdraw(pqp_call *call, pqp_lane *l)
     for (pqp_stmt *m = l->backlog.head, *next; m; m = next) {
         next = m->link.next;
         if (m->call == call && !call->sent)
-            pqp_lane_give_up(l, m, PQPOOL_ECANCELED);
+            pqp_flight_give_up(l, m, PQPOOL_ECANCELED);
     }
     pqp_lane_unlock(l, NULL);
 }

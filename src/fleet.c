@@ -204,7 +204,7 @@ void pqp_fleet_drain_locked(pqpool *p, pqp_slot *slot)
     for (int i = 0; i < PQP_LANES_MAX; i++)
         if (pqp_load(&p->lanes[i]) == slot->lane)
             pqp_store(&p->lanes[i], NULL);
-    pqp_lane_retire(slot->lane);
+    pqp_flight_retire(slot->lane);
     pqp_slot_move(&p->slots, slot, PQP_SLOT_DRAINING, pqp_now());
     p->kick = true;
 }

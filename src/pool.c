@@ -394,16 +394,17 @@ static void drain_for_owners(pqpool *p)
     }
 }
 
-static int lanes_open(const pqpool *p)
+/* Lanes that take statements. One that stalls is replaced for the time being, beyond shared_max. */
+static int lanes_open(pqpool *p, pqp_time now)
 {
     int n = 0;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
-        n += pqp_load(&s->lane->accepting);
+        n += pqp_load(&s->lane->accepting) && !pqp_lane_stalled(s->lane, now, pqp_peek(&p->stall_time));
     return n;
 }
 
 /* A limit that was lowered comes before those who wait, or it would never be reached while somebody does. */
-static void shrink(pqpool *p)
+static void shrink(pqpool *p, pqp_time now)
 {
     pqp_slot *oldest;
     while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
@@ -411,7 +412,7 @@ static void shrink(pqpool *p)
         pqp_fleet_scrap_locked(p, oldest, "more connections than max_size allows");
     for (pqp_slot *s; pqp_slots_total(&p->slots) > p->options.max_size && (s = parked_lane(p));)
         pqp_fleet_drain_locked(p, s);
-    for (int64_t many = lanes_open(p) - pqp_load(&p->lanes_limit); many > 0; many--) {
+    for (int64_t many = lanes_open(p, now) - pqp_load(&p->lanes_limit); many > 0; many--) {
         pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
         while (newest && !pqp_load(&newest->lane->accepting)) /* it is on its way out as it is */
             newest = newest->link.prev;
@@ -437,7 +438,7 @@ void pqp_pool_settle_locked(pqpool *p)
             pqp_fleet_scrap_locked(p, s, "the pool was closed");
         return;
     }
-    shrink(p);
+    shrink(p, now);
     if (p->queue.sharers.head)
         place_sharers(p, now);
     serve_waiters(p, now);
@@ -641,7 +642,7 @@ static void give_up_sharing(pqpool *p, pqp_slot *slot)
 void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason)
 {
     give_up_sharing(p, slot);
-    pqp_fleet_scrap_locked(p, slot, reason);
+    pqp_pool_reject_locked(p, slot, reason);
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
@@ -652,7 +653,7 @@ void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
         pqp_fleet_fail_locked(p, slot->waiter, &why);
     give_up_sharing(p, slot);
     pqp_fleet_scrap_locked(p, slot, reason);
-    if (lanes_open(p) == 0)
+    if (lanes_open(p, pqp_now()) == 0)
         fail_list(p, &p->queue.sharers, &why);
 }
 

@@ -1,0 +1,427 @@
+/*
+ * flight: what was sent on a lane, what comes back, and what becomes of it when nothing does. The rules are in lane.c's
+ * essay.
+ */
+#include "flight.h"
+
+#include <stdio.h>
+
+/* libpq has at most two NULLs in a row for us between answers; a third is libpq after the end. */
+enum { ENDS_MAX = 2 };
+
+/* When a unit has taken this long, the way to the server is measured anew, but not more often than this. */
+#define SOUND_AFTER (5 * PQP_MS)
+#define SOUND_EVERY PQP_SECOND
+
+void pqp_flight_wake(pqp_lane *l, pqp_call *call, int word)
+{
+    call->waking = true;
+    call->wake_word = word;
+    call->wake_next = l->wakes;
+    l->wakes = call;
+}
+
+bool pqp_flight_drives(const pqp_lane *l, const pqp_call *call)
+{
+    return call && l->driver == PQP_DRIVER_CALL && l->driver_call == call;
+}
+
+void pqp_flight_retire(pqp_lane *l)
+{
+    pqp_store(&l->accepting, 0);
+}
+
+/* A head nobody waits for any more holds up all behind it, perhaps for ever: whoever comes now gets another
+ * lane. */
+void pqp_flight_fence_stall(pqp_lane *l)
+{
+    if (l->flight.head && l->flight.head->given_up)
+        pqp_flight_retire(l);
+}
+
+void pqp_stmt_put(pqp_depot *stmts, pqp_stmt *m)
+{
+    pqp_plan_unpin(m->plan);
+    m->plan = NULL;
+    pqp_depot_put(stmts, m);
+}
+
+/* One member of the call has its code and outcome. The owner is woken when it was the last. */
+static void end_member(pqp_lane *l, pqp_call *call)
+{
+    if (--call->remaining > 0 || call->waking)
+        return;
+    if (!pqp_flight_drives(l, call))
+        pqp_flight_wake(l, call, PQP_WORD_DONE);
+    else if (!l->driver_awake)
+        l->kick = true; /* he is in poll() or on his way there */
+}
+
+static void leave(pqp_lane *l, pqp_stmt *m)
+{
+    atomic_fetch_sub(&l->load, 1);
+    l->freed = true;
+    m->state = PQP_STMT_DONE;
+}
+
+/* The statement is over. */
+void pqp_flight_finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome outcome)
+{
+    leave(l, m);
+    atomic_fetch_add_explicit(&l->served, 1, memory_order_relaxed);
+    if (m->given_up || !m->call) {
+        if (m->result)
+            l->tp->clear(m->result);
+        m->result = NULL;
+        if (!m->call)
+            pqp_stmt_put(l->stmts, m);
+        return;
+    }
+    if (m->result && code != PQPOOL_OK && code != PQPOOL_ESERVER) {
+        l->tp->clear(m->result);
+        m->result = NULL;
+    }
+    m->code = code;
+    m->outcome = outcome;
+    end_member(l, m->call);
+}
+
+bool pqp_flight_due(const pqp_stmt *m, pqp_time now)
+{
+    if (m->state == PQP_STMT_PENDING)
+        return now >= m->deadline || (!m->call->sent && now >= m->call->unsent_deadline);
+    return m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline;
+}
+
+void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code)
+{
+    m->code = code;
+    m->outcome = m->state == PQP_STMT_SENT ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT;
+    if (m->state == PQP_STMT_SENT) {
+        m->given_up = true;
+        pqp_flight_fence_stall(l);
+    } else {
+        pqp_stmt_list_remove(&l->backlog, m);
+        leave(l, m);
+    }
+    if (m->call->over)
+        end_member(l, m->call);
+    else
+        m->call->remaining--; /* its owner is here himself */
+}
+
+/*
+ * Since when the head has been running in the server, as the time is seen from here: from when it became the head, but
+ * not before it can have arrived there and something could have come back.
+ */
+static void note_new_head(pqp_lane *l, pqp_time now)
+{
+    const pqp_stmt *m = l->flight.head;
+    pqp_poke(&l->head_since, m ? PQP_MAX(now, m->sent_at + l->round_trip) : 0);
+}
+
+void pqp_flight_enter(pqp_lane *l, pqp_stmt *m)
+{
+    m->state = PQP_STMT_SENT;
+    m->answered = 0;
+    m->sent_at = l->sending_at;
+    pqp_stmt_list_push(&l->flight, m);
+    if (l->flight.head == m)
+        note_new_head(l, m->sent_at);
+    l->flight_bytes += m->bytes;
+    l->unsynced++;
+}
+
+static pqp_stmt *flight_shift(pqp_lane *l)
+{
+    pqp_stmt *m = pqp_stmt_list_shift(&l->flight);
+    l->flight_bytes -= m->bytes;
+    return m;
+}
+
+/*
+ * The head unit is over; how long it ran tells what its statement costs. That it ran for long may also mean that the
+ * network has become slow, and then the lane would seem to stall with each statement: so the round trip is sounded.
+ */
+static void note_cost(pqp_lane *l, const pqp_stmt *m, pqp_time now)
+{
+    pqp_time ran = now - pqp_peek(&l->head_since);
+    if (m->plan && !m->joined)
+        pqp_plan_took(m->plan, ran, l->cost_cap);
+    l->round_trip = PQP_MIN(l->round_trip, now - m->sent_at);
+    l->sound = ran > SOUND_AFTER && now - l->sounded_at > SOUND_EVERY;
+}
+
+static bool is_sounding(const pqp_stmt *m)
+{
+    return m->n_parts == 0;
+}
+
+static void next_head(pqp_lane *l, pqp_time now)
+{
+    l->answering = NULL;
+    note_new_head(l, now);
+    pqp_flight_fence_stall(l);
+}
+
+/*
+ * Ends the head unit. error: that of a member, which undid what the others did (NULL: none). They are then
+ * CANCELED, but no less final than the one that failed.
+ */
+static void finish_unit(pqp_lane *l, const pqp_stmt *error, pqpool_code code, pqpool_outcome outcome)
+{
+    bool more;
+    do {
+        pqp_stmt *m = flight_shift(l);
+        more = m->joined;
+        if (m == error)
+            pqp_flight_finish(l, m, PQPOOL_ESERVER, PQPOOL_DONE);
+        else if (error)
+            pqp_flight_finish(l, m, PQPOOL_ECANCELED, PQPOOL_DONE);
+        else
+            pqp_flight_finish(l, m, code, outcome);
+    } while (more && l->flight.head);
+}
+
+/* The error in the head unit, if one has come. */
+static pqp_stmt *unit_error(const pqp_lane *l)
+{
+    for (pqp_stmt *m = l->flight.head; m; m = m->joined ? m->link.next : NULL)
+        if (m->result_is_error)
+            return m;
+    return NULL;
+}
+
+/* Nothing of these was sent; their owners may try another lane. */
+void pqp_flight_return_backlog(pqp_lane *l)
+{
+    for (pqp_stmt *m; (m = pqp_stmt_list_shift(&l->backlog));)
+        pqp_flight_finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
+}
+
+/* A unit without its Sync can't commit, unless it commits by itself. */
+static void finish_unsynced(pqp_lane *l)
+{
+    for (; l->unsynced > 0; l->unsynced--) {
+        pqp_stmt *m = l->flight.tail;
+        pqp_stmt_list_remove(&l->flight, m);
+        l->flight_bytes -= m->bytes;
+        pqp_flight_finish(l, m, PQPOOL_ELOST, m->commits_itself ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT);
+    }
+}
+
+/*
+ * The connection is gone. An error already seen in the head's unit is final, since nothing can commit it any
+ * more. What else the FATAL proves is proven; all the rest may or may not have run.
+ */
+void pqp_flight_lose(pqp_lane *l, const pqp_answer *fatal)
+{
+    if (l->dead)
+        return;
+    pqp_proof proof = fatal ? fatal->proof : PQP_PROOF_NONE;
+    l->dead = true;
+    pqp_store(&l->accepting, 0);
+    pqp_poke(&l->ended, 1);
+    if (!l->condemned)
+        l->tp->describe(&l->wire, fatal ? fatal->result : NULL, &l->why);
+    l->want_write = false;
+    finish_unsynced(l);
+    for (bool head = true; l->flight.head; head = false) {
+        for (pqp_stmt *m = l->flight.head; m; m = m->joined ? m->link.next : NULL)
+            m->headed_loss = head && !(fatal && fatal->spoke);
+        bool not_run = proof == PQP_PROOF_ALL || (proof == PQP_PROOF_BEHIND && !head);
+        finish_unit(l, head ? unit_error(l) : NULL, PQPOOL_ELOST, not_run ? PQPOOL_NOT_RUN : PQPOOL_UNKNOWN);
+    }
+    next_head(l, 0);
+    pqp_flight_return_backlog(l);
+}
+
+/* A statement's SQL, as long as its owner is still there. */
+static const char *text_of(const pqp_stmt *m)
+{
+    return m->call && !m->given_up ? m->request->sql : NULL;
+}
+
+/* Takes and sends nothing more; what is in flight still gets its answers. */
+void pqp_flight_condemn(pqp_lane *l, const char *reason, const char *culprit)
+{
+    if (l->condemned || l->dead)
+        return;
+    l->condemned = true;
+    pqp_store(&l->accepting, 0);
+    pqp_poke(&l->ended, 1);
+    pqp_fail(&l->why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "the shared connection was closed: %s%s%.200s", reason,
+             culprit ? ": " : "", culprit ? culprit : "");
+    pqp_flight_return_backlog(l);
+}
+
+static void fall_out_of_step(pqp_lane *l)
+{
+    pqp_flight_condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)",
+                       l->flight.head ? text_of(l->flight.head) : NULL);
+    pqp_flight_lose(l, NULL);
+}
+
+/* The head unit's sync point has come: now, and not before, its answers are final. */
+static void finish_head(pqp_lane *l, pqp_time now)
+{
+    pqp_stmt *head = l->flight.head, *error = unit_error(l);
+    for (pqp_stmt *m = head; m && !error; m = m->joined ? m->link.next : NULL)
+        if (!m->result && m->parts[0] != PQP_PART_ASIDE) {
+            fall_out_of_step(l);
+            return;
+        }
+    if (is_sounding(head))
+        l->round_trip = now - head->sent_at;
+    else if (!error && !l->tainted)
+        note_cost(l, head, now);
+    l->ended_now++;
+    l->ended_text = text_of(head);
+    if (l->tainted &&
+        !head->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
+        finish_unit(l, NULL, PQPOOL_ELOST, PQPOOL_UNKNOWN);
+    else
+        finish_unit(l, error, PQPOOL_OK, PQPOOL_DONE);
+    if (PQP_PLANTED(SHIFTED_FLIGHT) && l->flight.count > 1) {
+        pqp_stmt *m = pqp_stmt_list_shift(&l->flight);
+        pqp_stmt_list_insert(&l->flight, l->flight.head, m);
+    }
+    next_head(l, now);
+}
+
+/* Keeps the unit's answer so far: the first error wins, else the latest result. */
+static void keep(pqp_lane *l, pqp_stmt *m, PGresult *result, bool is_error)
+{
+    if (m->result_is_error) {
+        l->tp->clear(result);
+        return;
+    }
+    if (m->result)
+        l->tp->clear(m->result);
+    m->result = result;
+    m->result_is_error = is_error;
+}
+
+/* Which statement of the head unit the next answer belongs to. */
+static pqp_stmt *answering(pqp_lane *l)
+{
+    pqp_stmt *m = l->answering ? l->answering : l->flight.head;
+    while (m->answered == m->n_parts && m->joined && m->link.next)
+        m = m->link.next;
+    return l->answering = m;
+}
+
+static int place_of(const pqp_stmt *m, pqp_part part)
+{
+    return part == PQP_PART_PARSE || part == PQP_PART_BODY ? m->plan->place + 1 : 0;
+}
+
+/* What the server says of the prepared statements a statement was sent with. */
+static void note_prepared(pqp_lane *l, pqp_stmt *m, pqp_part part, const pqp_answer *a)
+{
+    bool setting = part == PQP_PART_SETTING || part == PQP_PART_SETTING_PARSE;
+    uint32_t number = setting ? m->setting_number : m->number;
+    if (number == 0)
+        return;
+    if (part == PQP_PART_PARSE || part == PQP_PART_SETTING_PARSE) {
+        pqp_prepared_parsed(&l->prepared, place_of(m, part), number, a->kind == PQP_NEXT_RESULT);
+    } else if (a->kind == PQP_NEXT_ERROR && a->stale != PQP_NOT_STALE) {
+        pqp_prepared_refused(&l->prepared, place_of(m, part), number, a->stale == PQP_STALE_GONE);
+        m->stale = true;
+    }
+}
+
+/* One of the answers of a unit: to each part of each of its statements there is one, and at the Sync there may be
+ * an error more. */
+static void take_answer(pqp_lane *l, const pqp_answer *a)
+{
+    pqp_stmt *m = answering(l);
+    if (m->answered == m->n_parts) {
+        if (a->kind == PQP_NEXT_ERROR) {
+            keep(l, m, a->result, true);
+            return;
+        }
+        if (a->result)
+            l->tp->clear(a->result);
+        fall_out_of_step(l);
+        return;
+    }
+    pqp_part part = m->parts[m->answered++];
+    note_prepared(l, m, part, a);
+    if (part == PQP_PART_ASIDE || (part != PQP_PART_BODY && a->kind != PQP_NEXT_ERROR)) {
+        if (a->result)
+            l->tp->clear(a->result);
+        return;
+    }
+    if (a->kind == PQP_NEXT_STATE) {
+        pqp_flight_condemn(l, "a statement changed the state of its session", text_of(m));
+        l->tainted = m->taints = true;
+    }
+    if (a->kind != PQP_NEXT_ABORTED) /* the error that caused it is the answer */
+        keep(l, m, a->result, a->kind == PQP_NEXT_ERROR);
+}
+
+/* Takes every answer that is here. */
+static void collect(pqp_lane *l)
+{
+    pqp_time now = l->flight.head ? pqp_now() : 0;
+    while (l->flight.head && !l->dead) {
+        pqp_answer a = l->tp->next(&l->wire);
+        if (a.kind == PQP_NEXT_BUSY)
+            return;
+        l->ends = a.kind == PQP_NEXT_END ? l->ends + 1 : 0;
+        switch (a.kind) {
+        case PQP_NEXT_END:
+            if (l->ends > ENDS_MAX)
+                pqp_flight_lose(l, NULL);
+            break;
+        case PQP_NEXT_SYNC:
+            finish_head(l, now);
+            break;
+        case PQP_NEXT_COPY:
+            fall_out_of_step(l);
+            break;
+        case PQP_NEXT_FATAL:
+            pqp_flight_lose(l, &a);
+            l->tp->clear(a.result);
+            break;
+        default:
+            take_answer(l, &a);
+            break;
+        }
+    }
+}
+
+/* After statements have ended: what none of them showed by its answer may show by the session. Their owners are still
+ * there, so the last can be named; which of several it was is not known. */
+static void look_at_session(pqp_lane *l)
+{
+    const char *reason = l->tp->unclean(&l->wire, !l->flight.head);
+    char text[300];
+    if (!reason)
+        return;
+    if (l->ended_now > 1)
+        snprintf(text, sizeof text, "%s, by one of %d statements, the last of them", reason, l->ended_now);
+    else
+        snprintf(text, sizeof text, "%s", reason);
+    pqp_flight_condemn(l, text, l->ended_text);
+}
+
+/* Reads, writes and takes what is there. */
+void pqp_flight_pump(pqp_lane *l, bool readable)
+{
+    if (l->dead)
+        return;
+    bool here = !readable || l->tp->consume(&l->wire);
+    if (here && l->want_write) {
+        int more = l->tp->flush(&l->wire);
+        l->want_write = more > 0;
+        here = more >= 0;
+    }
+    l->ended_now = 0;
+    collect(l); /* what arrived before the end still counts */
+    if (!l->dead && (!here || !l->tp->alive(&l->wire)))
+        pqp_flight_lose(l, NULL);
+    if (!l->dead && l->ended_now > 0)
+        look_at_session(l);
+}
