@@ -223,10 +223,17 @@ static void by_stmt(worker *w)
 {
     pqpool_error err;
     vary(w, next(w, &w->one, false));
-    if (draw(w, 300) == 0) {
-        w->one.stmt.flags |= PQPOOL_SLOW;
-        w->s->t->alone++;
-    }
+    PGresult *res = pqpool_exec_stmt(w->pool, &w->one.stmt, &err);
+    judge(w, &w->one, res, &err);
+}
+
+/* On a connection of its own, which was idle before: it looks what is left there. */
+static void by_slow(worker *w)
+{
+    pqpool_error err;
+    ask_make_kind(next(w, &w->one, false), w->nonce - 1, ASK_CANARY);
+    w->one.stmt.flags = PQPOOL_SLOW;
+    w->s->t->alone++;
     PGresult *res = pqpool_exec_stmt(w->pool, &w->one.stmt, &err);
     judge(w, &w->one, res, &err);
 }
@@ -485,6 +492,10 @@ static void act(worker *w)
         by_lease(w);
         return;
     }
+    if (draw(w, w->leasing ? 15 : 300) == 0) {
+        by_slow(w);
+        return;
+    }
     switch (draw(w, 8)) {
     case 0:
     case 1:
@@ -586,7 +597,7 @@ static void watch(stress *s, PGconn *ctl)
             end_one(s, ctl);
             next_end = now + s->plan->kill_ms / 1000.0;
         }
-        sleep_ms(20);
+        sleep_ms(10);
     }
 }
 
