@@ -1,6 +1,7 @@
 /*
  * A million statements of every kind, by 24 threads on few connections, which leases and statements take from each
- * other; then some more while server processes are terminated. PQPOOL_STRESS says how many, PQPOOL_SEED which.
+ * other; then some more where they find little room, and while server processes are terminated. PQPOOL_STRESS says how
+ * many, PQPOOL_SEED which.
  */
 #include <inttypes.h>
 
@@ -39,36 +40,54 @@ static void tell(const stress_tally *t, double seconds)
          t->lease_statements, t->dirt, t->to_shared, t->to_lease, t->kept, (int)t->ended, (int)t->unknown);
 }
 
+typedef struct phase {
+    const char *when, *options;
+    int share; /* of so many, the first phase's are one */
+    int kill_ms;
+} phase;
+
+static const phase phases[] = {
+    {"in peace", "", 1, 0},
+    {"with little room", "pool_pipeline_depth=3", 8, 0},
+    {"with little patience", "pool_stall_threshold=1ms pool_slow_lane_threshold=2ms", 8, 0},
+    {"while server processes are terminated", "", 20, 30},
+};
+
+static void run(int i, int64_t statements, uint64_t seed)
+{
+    static stress_tally tallies[sizeof phases / sizeof *phases];
+    const phase *p = &phases[i];
+    stress_tally *t = &tallies[i];
+    stress_plan plan = {.statements = statements / p->share,
+                        .seed = seed + (uint64_t)i,
+                        .first = (int64_t)i << 48,
+                        .kill_ms = p->kill_ms,
+                        .options = p->options};
+    double began = now_s();
+    stress_run(ctl, &plan, t);
+    tell(t, now_s() - began);
+    must_hold(t, p->when);
+    ok(t->to_shared > 0 && t->to_lease > 0, "B7: connections went from leases to statements and back, %s",
+       p->when);
+    ok(t->groups > 0 && t->elsewhere > 0 && t->abandoned > 0 && t->dirt > 0 && t->kept > 0 &&
+           (t->ended > 0) == (p->kill_ms > 0),
+       "everything was at work, %s", p->when);
+}
+
 int main(void)
 {
     const char *given = getenv("PQPOOL_STRESS");
-    int64_t statements = given && atoll(given) > 0 ? atoll(given) : 1000000;
-    if (tap_slowness() > 1)
-        statements /= 2 * tap_slowness();
+    int64_t statements = given ? atoll(given) : 0;
+    if (statements <= 0)
+        statements = 1000000 / (tap_slowness() > 1 ? 2 * tap_slowness() : 1);
     tap_begin(240 + (unsigned)(statements / 2000));
     ctl = control();
+    one(ctl, "set client_min_messages = error"); /* a process may be gone before it is terminated */
     int before = stress_descriptors();
     stress_prepare(ctl);
-    static stress_tally calm, storm;
-    double began = now_s();
-    stress_plan plan = {.statements = statements, .seed = stress_seed(), .options = ""};
-    diag("PQPOOL_SEED=%" PRIu64, plan.seed);
-    stress_run(ctl, &plan, &calm);
-    tell(&calm, now_s() - began);
-    must_hold(&calm, "in peace");
-    ok(calm.to_shared > 0 && calm.to_lease > 0, "B7: connections went from leases to statements and back");
-    ok(calm.groups > 0 && calm.elsewhere > 0 && calm.abandoned > 0 && calm.dirt > 0 && calm.kept > 0,
-       "everything was at work");
-
-    began = now_s();
-    plan.statements = statements / 20;
-    plan.first = (int64_t)1 << 48;
-    plan.kill_ms = 30;
-    one(ctl, "set client_min_messages = error"); /* a process may be gone before it is terminated */
-    stress_run(ctl, &plan, &storm);
-    tell(&storm, now_s() - began);
-    must_hold(&storm, "while server processes are terminated");
-    ok(storm.ended > 0 && storm.kept > 0, "processes were terminated, and writes done");
+    diag("PQPOOL_SEED=%" PRIu64, stress_seed());
+    for (int i = 0; i < (int)(sizeof phases / sizeof *phases); i++)
+        run(i, statements, stress_seed());
     is_int(stress_descriptors(), before, "A3: no descriptor is left behind");
     PQfinish(ctl);
     return done_testing();

@@ -10,7 +10,7 @@ enum { INT8 = 20, INT4 = 23, TEXT = 25, FLOAT4 = 700, FLOAT8 = 701, BYTEA = 17 }
 enum { TAKEN_KEYS = 64, BIG_TIMES = 12500, BIG_UNIT = 8 };
 
 const char ask_schema[] =
-    "set client_min_messages = warning;"
+    "set client_min_messages = error;"
     "drop schema if exists stress, decoy cascade;"
     "create schema stress; create schema decoy;"
     "create table stress.log (nonce bigint);"
