@@ -24,21 +24,22 @@ static void expect(press *p, const pqpool_error *err, const char *sqlstate)
 static void with_timeouts(int i, void *arg)
 {
     press *p = arg;
-    pqpool_stmt stmts[2] = {{PQPOOL_STMT, .sql = "select 1/0"},
-                            {PQPOOL_STMT, .sql = "select 1", .timeout_ms = 600000}};
+    enum { MEMBERS = 3 };
+    pqpool_stmt stmts[MEMBERS];
+    for (int k = 0; k < MEMBERS; k++)
+        stmts[k] = (pqpool_stmt){PQPOOL_STMT, .sql = "select 1", .timeout_ms = 600000};
+    if (i % 2)
+        stmts[0] = (pqpool_stmt){PQPOOL_STMT, .sql = "select 1/0"};
     while (!p->stop) {
-        PGresult *results[2] = {NULL, NULL};
-        pqpool_error errors[2];
-        if (i % 2) {
-            if (pqpool_exec_all(p->pool, stmts, 2, PQPOOL_ATOMIC, results, errors) != PQPOOL_ESERVER)
-                p->wrong++;
-            expect(p, &errors[0], "22012");
-        } else {
-            results[0] = pqpool_exec_stmt(p->pool, &stmts[1], &errors[0]);
-            expect(p, &errors[0], "");
+        PGresult *results[MEMBERS];
+        pqpool_error errors[MEMBERS];
+        pqpool_code code =
+            pqpool_exec_all(p->pool, stmts, MEMBERS, i % 2 ? PQPOOL_ATOMIC : PQPOOL_EACH, results, errors);
+        p->wrong += (code != PQPOOL_OK) != i % 2;
+        for (int k = 0; k < MEMBERS; k++) {
+            expect(p, &errors[k], i % 2 ? "22012" : "");
+            PQclear(results[k]);
         }
-        PQclear(results[0]);
-        PQclear(results[1]);
     }
 }
 
@@ -48,7 +49,7 @@ static void timed_behind_failures(void)
     crew c;
     p.pool = open_pool("application_name=timed pool_shared_max=1", NULL);
     crew_start(&c, 16, with_timeouts, &p);
-    sleep_ms(2000);
+    sleep_ms(4000);
     p.stop = true;
     crew_join(&c);
     is_int(p.wrong, 0, "B8: a time-out whose setting was prepared by a unit that failed is set all the same");

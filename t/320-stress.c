@@ -35,9 +35,10 @@ static void tell(const stress_tally *t, double seconds)
          " waited for by another thread, %" PRId64 " abandoned), %" PRId64 " slow; %" PRId64
          " leases with %" PRId64 " statements that left %" PRId64 " things; %" PRId64
          " times a lease's connection came to statements, %" PRId64 " back; %" PRId64
-         " writes; %d processes terminated, %d statements UNKNOWN",
+         " writes; %d processes terminated, %d statements UNKNOWN; the slowest took %d ms",
          t->asked, seconds, t->groups, t->tickets, t->elsewhere, t->abandoned, t->alone, t->leases,
-         t->lease_statements, t->dirt, t->to_shared, t->to_lease, t->kept, (int)t->ended, (int)t->unknown);
+         t->lease_statements, t->dirt, t->to_shared, t->to_lease, t->kept, (int)t->ended, (int)t->unknown,
+         (int)t->slowest_ms);
 }
 
 typedef struct phase {

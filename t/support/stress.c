@@ -518,6 +518,15 @@ static void act(worker *w)
     }
 }
 
+static void act_timed(worker *w)
+{
+    double began = now_s();
+    act(w);
+    int64_t ms = (int64_t)((now_s() - began) * 1000);
+    if (ms > w->s->t->slowest_ms) /* to within a race */
+        w->s->t->slowest_ms = ms;
+}
+
 static void play(int number, void *arg)
 {
     stress *s = arg;
@@ -527,7 +536,7 @@ static void play(int number, void *arg)
         w->leasing = round % 2 == 1;
         w->left += share * (w->leasing ? 1 : 9) / (5 * ROUNDS) + 1;
         while (w->left > 0)
-            act(w);
+            act_timed(w);
         while (w->n_held > 0)
             redeem(w, w->held[--w->n_held]);
         pthread_barrier_wait(&s->round);

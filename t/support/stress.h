@@ -44,6 +44,7 @@ typedef struct stress_tally {
     _Atomic int64_t to_shared, to_lease; /* server processes that changed sides */
     _Atomic int64_t kept;                /* writes that stand */
     _Atomic int64_t unknown, ended;      /* with kill_ms */
+    _Atomic int64_t slowest_ms;          /* of what a thread does at a time; for the reader */
 
     _Atomic int told; /* of what must not be, the first are shown */
 } stress_tally;
