@@ -595,7 +595,7 @@ static void first_come(void)
 /* Lent while the event loop was busy, dead when it looks: it waits on, in front of those who came later. */
 static void broken(void)
 {
-    pqpool *pool = open_pool(NAMED "pool_max_size=1", NULL);
+    pqpool *pool = open_pool(NAMED "pool_max_size=1 pool_test_on_borrow=on", NULL);
     note n[2];
     blocked b;
     pqpool_lease lease = take(pool);
@@ -608,7 +608,6 @@ static void broken(void)
     terminate(ctl, pid);
     if (!eventually(gone(ctl, pid)))
         bail("the process does not end");
-    sleep_ms(20); /* the pool may or may not have noticed */
     ok(loop_until(pool, n[0].calls) && n[0].lent,
        "A7: its server process ended: another one is lent instead");
     ok(PQbackendPID(n[0].lease.conn) != pid && !b.done && !n[1].calls,
@@ -622,7 +621,7 @@ static void broken(void)
 
     /* All of a pool's idle connections. */
     enum { N = 4 };
-    pool = open_pool(NAMED "pool_max_size=4 pool_initial_size=4", NULL);
+    pool = open_pool(NAMED "pool_max_size=4 pool_initial_size=4 pool_test_on_borrow=on", NULL);
     note all[N];
     if (!eventually(stats(pool).idle == N))
         bail("no four idle connections");
