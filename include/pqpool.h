@@ -339,7 +339,7 @@ typedef enum {
  * run are repeated on another one, so the order holds only while the connection does. PQPOOL_OK when every
  * member succeeded, else the code of the first that failed. n = 0 is PQPOOL_OK. EINVAL (a wrong argument) and
  * EREFUSED (any member) are found before anything is sent, and then nothing is; errors[i].row is the member's
- * index.
+ * index. A group with a member that needs a connection to itself (PQPOOL_SLOW ...) has one as a whole.
  *
  * With PQPOOL_ATOMIC, one that fails undoes all: it has its own error, the others are ECANCELED, DONE (nothing of
  * them stands), with the failed one's SQLSTATE, and NULL for a result; the code returned is the failed one's. An

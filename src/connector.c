@@ -120,37 +120,35 @@ static void share_slot(pqp_job *job)
     pqp_lane_terms terms = {.window = (int)p->options.pipeline_depth};
     int64_t timeout_ms = p->options.statement_timeout;
     pqp_pool_unlock(p);
-    if (!job->fresh && !PQP_PLANTED(SKIPPED_CLEAN) &&
-        !pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, deadline)) {
+    bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline);
+    if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
         pqp_pool_lock(p); /* this one is no good, most likely lost: those who wait get another */
         pqp_pool_unclean_locked(p, job->slot, "it could not be cleaned");
         return;
     }
-    const char *why_not = ensure_lane(p, job->slot)
-                              ? pqp_session_share(job->conn, timeout_ms, &session, deadline)
-                              : "out of memory or descriptors";
+    const char *why_not =
+        ensure_lane(p, job->slot) ? pqp_session_share(job->conn) : "out of memory or descriptors";
     if (!why_not) {
+        pqp_time slow = pqp_load(&p->slow_lane_time);
         terms.round_trip = session.round_trip;
         terms.session_timeout_ms = session.statement_timeout_ms;
-        pqp_time slow = pqp_load(&p->slow_lane_time);
         terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
         pqp_lane_open(job->slot->lane, &terms);
     }
     pqp_pool_lock(p);
-    if (!why_not)
-        pqp_pool_shared_locked(p, job->slot);
-    else if (PQstatus(job->conn) == CONNECTION_OK)
+    if (why_not)
         pqp_pool_unshareable_locked(p, job->slot, why_not);
     else
-        pqp_pool_unclean_locked(p, job->slot, "it was lost while it was made a shared one");
+        pqp_pool_shared_locked(p, job->slot);
 }
 
 static void clean_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
     bool clean = pqp_session_unshare(job->conn) &&
-                 pqp_session_reset(job->conn, &p->events, PQP_RESET_CLEAN, false, pqp_now() + RESET_TIME);
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, pqp_now() + RESET_TIME);
     pqp_pool_lock(p);
     job->slot->fresh = clean;
     if (clean)

@@ -46,8 +46,10 @@ static bool any_usable(pqpool *p, pqp_time now)
 
 bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now)
 {
-    return p->queue.sharers.count > 0 && pqp_fleet_building_locked(p) == 0 &&
-           pqp_fleet_lanes_locked(p) < PQP_MAX(1, p->options.max_size - 1) && !any_usable(p, now);
+    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p) > 0 || any_usable(p, now))
+        return false;
+    int64_t most = PQP_MIN(PQP_LANES_MAX, PQP_MAX(1, p->options.max_size - 1));
+    return pqp_fleet_lanes_locked(p) < most;
 }
 
 int pqp_fleet_demand_locked(pqpool *p, pqp_time now)

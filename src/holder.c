@@ -4,17 +4,16 @@
  * lease that another thread gives back does not count it down. */
 static _Thread_local int maybe_held;
 
-void pqp_holder_took_locked(pqp_slot *slot)
+void pqp_holder_took(pqp_slot *slot)
 {
-    slot->holder = &maybe_held;
+    pqp_store(&slot->holder, (uintptr_t)&maybe_held);
     maybe_held++;
 }
 
-void pqp_holder_left_locked(pqp_slot *slot)
+void pqp_holder_left(pqp_slot *slot)
 {
-    if (slot->holder == &maybe_held && maybe_held > 0)
+    if (pqp_swap(&slot->holder, 0) == (uintptr_t)&maybe_held && maybe_held > 0)
         maybe_held--;
-    slot->holder = NULL;
 }
 
 bool pqp_holder_is_me(pqpool *p)
@@ -23,8 +22,8 @@ bool pqp_holder_is_me(pqpool *p)
         return false;
     bool mine = false;
     pqp_pool_lock(p);
-    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && !mine; s = s->link.next)
-        mine = s->holder == &maybe_held;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && !mine; s = s->link.next)
+        mine = pqp_load(&s->holder) == (uintptr_t)&maybe_held;
     pqp_pool_unlock(p);
     return mine;
 }

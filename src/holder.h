@@ -10,9 +10,9 @@
 
 #include "pool.h"
 
-/* The calling thread has taken, or given back, the lease of this slot. The latter from any thread. */
-void pqp_holder_took_locked(pqp_slot *slot);
-void pqp_holder_left_locked(pqp_slot *slot);
+/* The calling thread has taken, or is giving back, the lease of this slot. The latter from any thread. */
+void pqp_holder_took(pqp_slot *slot);
+void pqp_holder_left(pqp_slot *slot);
 
 /* Whether the calling thread holds a lease of the pool. Takes the pool's mutex only if it has lately held one. */
 bool pqp_holder_is_me(pqpool *p);

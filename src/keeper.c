@@ -126,7 +126,8 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
                 s->lane->why.message);
     pqp_pool_lock(p);
     bool parked = s->state == PQP_SLOT_LANE && s->alone && !t.dead && !t.condemned;
-    if (!parked && (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING))
+    bool taken = pqp_load(&s->lane->users) > 0; /* one that was parked, just now */
+    if (!parked && !taken && (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING))
         pqp_pool_vacated_locked(p, s,
                                 t.dead        ? "it was lost"
                                 : t.condemned ? "its session was changed"
@@ -139,33 +140,45 @@ typedef struct lane_ref {
     int fd;
 } lane_ref;
 
+enum { LANES_AT_ONCE = 64 };
+
+/* Lanes from the index on; moves it on. Returns how many. */
+static int next_lanes(pqpool *p, int *index, lane_ref *lanes)
+{
+    int n = 0;
+    pqp_pool_lock(p);
+    for (; *index < p->slots.count && n < LANES_AT_ONCE; (*index)++) {
+        pqp_slot *s = p->slots.all[*index];
+        if (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING)
+            lanes[n++] = (lane_ref){s, s->fd};
+    }
+    pqp_mutex_unlock(&p->mu); /* nothing has changed */
+    return n;
+}
+
+static pqp_time look_again_at(const pqp_slot *s)
+{
+    if (pqp_load(&((pqp_slot *)s)->suspect))
+        return pqp_now() + SUSPECT_LOOK;
+    if (s->watched && s->lane->wire.tls)
+        return pqp_now() + TLS_LOOK;
+    return s->stuck_since ? pqp_now() + STUCK_LOOK : PQP_NEVER;
+}
+
 /* Lanes may be tended without the pool's mutex: they live as long as the pool, and only the keeper takes them
  * out of these states. That a socket hung up is told once; as long as a caller drives, it is his to find, but
  * he may have his answer and go before he does. Returns when to look again. */
 static pqp_time tend_lanes(pqpool *p)
 {
-    lane_ref lanes[2 * PQP_LANES_MAX];
-    int n = 0;
-    static const pqp_slot_state states[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
-    pqp_pool_lock(p);
-    for (size_t i = 0; i < PQP_COUNT_OF(states); i++)
-        for (pqp_slot *s = p->slots.in [states[i]].head; s && n < (int)PQP_COUNT_OF(lanes); s = s->link.next)
-            lanes[n++] = (lane_ref){s, s->fd};
-    pqp_pool_unlock(p);
-    pqp_time soon = PQP_NEVER, due = PQP_NEVER;
-    for (int i = 0; i < n; i++) {
-        pqp_slot *s = lanes[i].slot;
-        bool tls = s->watched && s->lane->wire.tls;
-        tend_lane(p, s, lanes[i].fd, tls || pqp_load(&s->suspect), &due);
-        if (pqp_load(&s->suspect))
-            soon = PQP_MIN(soon, SUSPECT_LOOK);
-        else if (s->watched && s->lane->wire.tls)
-            soon = PQP_MIN(soon, TLS_LOOK);
-        else if (s->stuck_since)
-            soon = PQP_MIN(soon, STUCK_LOOK);
-    }
-    if (soon != PQP_NEVER)
-        due = PQP_MIN(due, pqp_now() + soon);
+    lane_ref lanes[LANES_AT_ONCE];
+    pqp_time due = PQP_NEVER;
+    for (int index = 0, n; (n = next_lanes(p, &index, lanes)) > 0;)
+        for (int i = 0; i < n; i++) {
+            pqp_slot *s = lanes[i].slot;
+            bool tls = s->watched && s->lane->wire.tls;
+            tend_lane(p, s, lanes[i].fd, tls || pqp_load(&s->suspect), &due);
+            due = PQP_MIN(due, look_again_at(s));
+        }
     return due;
 }
 

@@ -25,17 +25,13 @@ static const char *examine(pqpool *p, pqp_slot *slot, bool test, pqp_time deadli
 
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
 {
-    pqp_pool_lock(p);
-    bool test = p->options.test_on_borrow;
-    pqp_mutex_unlock(&p->mu); /* nothing that others wait for has changed */
-    const char *flaw = examine(p, slot, test, deadline);
-    pqp_pool_lock(p);
+    const char *flaw = examine(p, slot, pqp_load(&p->test_on_borrow), deadline);
     if (!flaw) {
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
-        pqp_holder_took_locked(slot);
-        pqp_mutex_unlock(&p->mu);
+        pqp_holder_took(slot);
         return NULL;
     }
+    pqp_pool_lock(p);
     if (pqp_load(&slot->suspect))
         pqp_fleet_scrap_locked(p, slot, flaw);
     else
@@ -90,7 +86,7 @@ static pqp_slot *claim(pqpool *p, const pqpool_lease *lease, const char **close_
     pqp_slot *slot = find_locked(p, lease);
     if (slot) {
         slot->generation++;
-        pqp_holder_left_locked(slot);
+        pqp_holder_left(slot);
         p->releases++;
         *level = (pqp_reset_level)p->options.reset;
         if (p->closing)

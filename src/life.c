@@ -123,15 +123,18 @@ static void stop_taking(pqpool *p)
 
 static void cut_lanes(pqpool *p)
 {
-    pqp_lane *lanes[2 * PQP_LANES_MAX];
-    int n = 0;
-    pqp_pool_lock(p);
-    for (pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head; s && n < (int)PQP_COUNT_OF(lanes);
-         s = s->link.next)
-        lanes[n++] = s->lane;
-    pqp_pool_unlock(p);
-    for (int i = 0; i < n; i++) /* lanes outlive their connections */
-        pqp_lane_cut(lanes[i], "the pool was closed");
+    for (int i = 0;; i++) {
+        pqp_lane *lane = NULL;
+        pqp_pool_lock(p);
+        bool more = i < p->slots.count;
+        if (more && p->slots.all[i]->state == PQP_SLOT_DRAINING)
+            lane = p->slots.all[i]->lane;
+        pqp_pool_unlock(p);
+        if (!more)
+            return;
+        if (lane) /* lanes outlive their connections */
+            pqp_lane_cut(lane, "the pool was closed");
+    }
 }
 
 pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)

@@ -22,6 +22,7 @@ static void mirror_options(pqpool *p)
     pqp_store(&p->stall_time, o->stall_threshold > 0 ? o->stall_threshold * PQP_MS : PQP_NEVER);
     pqp_store(&p->slow_lane_time, o->slow_lane_threshold > 0 ? o->slow_lane_threshold * PQP_MS : PQP_NEVER);
     pqp_store(&p->depth, (int)o->pipeline_depth);
+    pqp_store(&p->test_on_borrow, o->test_on_borrow != 0);
     pqp_store(&p->lanes_limit, PQP_MIN(o->shared_max, PQP_MAX(1, o->max_size - 1)));
     pqp_store(&p->events.level, (int)o->log_level);
 }
@@ -439,7 +440,7 @@ void pqp_pool_settle_locked(pqpool *p)
         return;
     }
     shrink(p, now);
-    if (p->queue.sharers.head)
+    if (p->queue.sharers.head || pqp_peek(&p->sharers_waiting))
         place_sharers(p, now);
     serve_waiters(p, now);
     order_connects(p, now);
@@ -642,7 +643,7 @@ static void give_up_sharing(pqpool *p, pqp_slot *slot)
 void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason)
 {
     give_up_sharing(p, slot);
-    pqp_fleet_scrap_locked(p, slot, reason);
+    pqp_pool_reject_locked(p, slot, reason);
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)

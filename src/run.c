@@ -85,6 +85,8 @@ pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mo
 {
     pqpool_error why;
     int failed = 0;
+    for (int i = 0; i < n; i++)
+        results[i] = NULL;
     pqp_run *r = pqp_depot_take(&p->runs);
     if (!r) {
         pqp_no_memory(err);
@@ -110,8 +112,6 @@ pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mo
     r->waiter.told = NULL;
     r->waiter.queued = false;
     r->waiter.making = NULL;
-    for (int i = 0; i < n; i++)
-        results[i] = NULL;
     pqpool_code code = take_members(r, n, &failed, &why);
     if (code == PQPOOL_OK && r->atomic)
         code = join(r, &why, &failed);

@@ -470,8 +470,7 @@ static int64_t ms_of(const char *text)
     return 0;
 }
 
-/* Learns the session's own time-out, and how long a round trip takes; lowers the former if need be. */
-static bool agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline)
+bool pqp_session_agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline)
 {
     char value[32];
     pqp_time began = pqp_now();
@@ -488,15 +487,13 @@ static bool agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pq
     return pqp_session_run(conn, sql, deadline);
 }
 
-const char *pqp_session_share(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline)
+const char *pqp_session_share(PGconn *conn)
 {
     const char *strings = PQparameterStatus(conn, "standard_conforming_strings");
     if (strings && strcmp(strings, "on") != 0)
         return "standard_conforming_strings is off: statements could not be told apart safely";
     if (PQtransactionStatus(conn) != PQTRANS_IDLE)
         return "a transaction is open on it";
-    if (!agree(conn, timeout_ms, terms, deadline))
-        return "the server did not tell its statement_timeout";
     if (PQsetnonblocking(conn, 1) != 0 || !PQenterPipelineMode(conn))
         return "libpq could not enter pipeline mode";
     return NULL;

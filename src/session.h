@@ -73,9 +73,13 @@ typedef struct pqp_session_terms {
     int statement_timeout_ms; /* the session's; 0: none */
 } pqp_session_terms;
 
-/* Into pipeline mode, non-blocking; NULL, or why it can't be shared. The session's statement_timeout is lowered so
- * that the server ends a statement before timeout_ms (0: none) is over. And back. */
-const char *pqp_session_share(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline);
+/* Learns the session's own time-out, and how long a round trip takes, and lowers the former if need be, so that the
+ * server ends a statement before timeout_ms (0: none) is over. False: it did not answer. */
+bool pqp_session_agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms,
+                       pqp_time deadline) PQP_MUSTCHECK;
+
+/* Into pipeline mode, non-blocking; NULL, or why it can't be shared. And back. */
+const char *pqp_session_share(PGconn *conn);
 bool pqp_session_unshare(PGconn *conn) PQP_MUSTCHECK;
 
 #endif

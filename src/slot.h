@@ -43,7 +43,7 @@ typedef struct pqp_slot {
     int32_t id;                /* the connection's number for people; never used twice */
     pqp_time expires;          /* end of life: max_lifetime, with jitter */
     int64_t uses;              /* leases so far */
-    const void *holder;        /* of LEASED: stands for the thread that took it (holder.h) */
+    _Atomic uintptr_t holder;  /* of LEASED: stands for the thread that took it (holder.h) */
     bool fresh;                /* nobody has used it since it was made or cleaned */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */

@@ -212,7 +212,7 @@ pqpool *pqp_ticket_pool(const pqpool_ticket *t)
 
 bool pqp_ticket_done(const pqpool_ticket *t)
 {
-    return pqp_load(&((pqpool_ticket *)t)->state) == OVER;
+    return pqp_load(&t->run->call.parker.word) == WORD_OVER;
 }
 
 PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err)

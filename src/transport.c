@@ -162,10 +162,21 @@ static bool wire_alive(pqp_wire *w)
     return PQstatus(w->conn) == CONNECTION_OK;
 }
 
+/* No lane listens; one that is told something has a statement to blame that did. */
+static bool was_notified(PGconn *conn)
+{
+    bool any = false;
+    for (PGnotify *n; (n = PQnotifies(conn)); any = true)
+        PQfreemem(n);
+    return any;
+}
+
 static const char *wire_unclean(pqp_wire *w, bool drained)
 {
     if (drained && PQtransactionStatus(w->conn) != PQTRANS_IDLE)
         return "a statement left a transaction open";
+    if (drained && was_notified(w->conn))
+        return "a statement listens on a channel";
     return settings_of(w->conn) == w->settings ? NULL : "a setting of its session was changed";
 }
 

@@ -27,13 +27,19 @@ static void fail_sending(pqp_lane *l, pqp_stmt *m)
     pqp_flight_lose(l, NULL);
 }
 
+typedef enum {
+    ASIDE_SENT,
+    ASIDE_SKIPPED,
+    ASIDE_LOST
+} aside; /* skipped: no memory; lost: the connection is */
+
 /* A unit of the lane's own, whose answer is dropped: closes a prepared statement, or runs SQL (number 0), or is nothing
- * but a Sync (neither), which the server answers at once. False: the connection is lost. */
-static bool send_aside(pqp_lane *l, uint32_t number, const char *sql)
+ * but a Sync (neither), which the server answers at once. */
+static aside send_aside(pqp_lane *l, uint32_t number, const char *sql)
 {
     pqp_stmt *m = pqp_depot_take(l->stmts);
     if (!m)
-        return !sql; /* one that is not closed stays until the connection ends, and harms nobody */
+        return ASIDE_SKIPPED;
     memset(m, 0, sizeof *m);
     m->parts[0] = PQP_PART_ASIDE;
     m->n_parts = number || sql;
@@ -42,10 +48,10 @@ static bool send_aside(pqp_lane *l, uint32_t number, const char *sql)
     pqp_flight_enter(l, m);
     if (sent == PQP_SENT_WHOLE) {
         l->unsynced = 0;
-        return true;
+        return ASIDE_SENT;
     }
     fail_sending(l, m);
-    return false;
+    return ASIDE_LOST;
 }
 
 /* The prepared statement to send it by, under which number. */
@@ -59,7 +65,8 @@ static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit_be
         pqp_prepared_refused(&l->prepared, m->plan->place + 1, use.number, true);
         use = (pqp_use){0};
     }
-    if (use.close && !send_aside(l, use.close, NULL))
+    /* Skipped, it stays until the connection ends, and harms nobody. */
+    if (use.close && send_aside(l, use.close, NULL) == ASIDE_LOST)
         return false;
     m->number = how->plan = use.number;
     how->parse = use.parse;
@@ -98,7 +105,7 @@ static void choose_setting(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit
 
 /* A statement that refuses a transaction with anything else in it has its time-out set and undone around it. It is
  * alone on the lane. */
-static bool set_timeout(pqp_lane *l, int ms)
+static aside set_timeout(pqp_lane *l, int ms)
 {
     char sql[64];
     snprintf(sql, sizeof sql, "set statement_timeout = %d", ms);
@@ -117,49 +124,66 @@ static void note_parts(pqp_stmt *m, const pqp_sending *how)
     m->parts[m->n_parts++] = PQP_PART_BODY;
 }
 
+/* The statement at the front of the backlog: on its way, with all that goes before it in its unit. */
+static bool send_statement(pqp_lane *l, bool first, bool *timed, bool around)
+{
+    pqp_stmt *m = l->backlog.head;
+    pqp_sending how = {.sync = !m->joined};
+    if (!choose_name(l, m, &how, !first))
+        return false; /* what is in the backlog has been returned */
+    if (!around)
+        choose_setting(l, m, &how, *timed);
+    *timed |= how.setting != 0;
+    note_parts(m, &how);
+    pqp_stmt_list_remove(&l->backlog, m);
+    m->call->sent++;
+    pqp_sent sent = l->tp->send(&l->wire, m->request, &how);
+    if (sent == PQP_SENT_NOTHING) {
+        fail_sending(l, m);
+        pqp_flight_finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
+        return false;
+    }
+    pqp_flight_enter(l, m);
+    if (sent == PQP_SENT_NO_SYNC)
+        fail_sending(l, m);
+    return sent == PQP_SENT_WHOLE;
+}
+
+/* Measures the round trip, if that was asked for and nothing is in the way. */
+static bool sound(pqp_lane *l)
+{
+    if (!l->sound || l->flight.head)
+        return true;
+    l->sound = false;
+    l->sounded_at = l->sending_at;
+    return send_aside(l, 0, NULL) != ASIDE_LOST;
+}
+
 /* Sends the unit at the front of the backlog: one statement, or all that share a Sync. Returns how many went out, or
  * -1: the connection is lost. */
 static int send_unit(pqp_lane *l, size_t *bytes)
 {
-    int n = 0, ms;
-    bool timed = false, more = true,
-         around = l->backlog.head->commits_itself && own_timeout(l, l->backlog.head, &ms);
-    if (l->sound && !l->flight.head) {
-        l->sound = false;
-        l->sounded_at = l->sending_at;
-        if (!send_aside(l, 0, NULL))
+    int n = 0, ms = 0;
+    pqp_stmt *head = l->backlog.head;
+    if (!sound(l))
+        return -1;
+    aside set = head->commits_itself && own_timeout(l, head, &ms) ? set_timeout(l, ms) : ASIDE_SKIPPED;
+    if (set == ASIDE_LOST)
+        return -1;
+    bool timed = false;
+    for (bool more = true; more; n++) {
+        more = l->backlog.head->joined;
+        *bytes += l->backlog.head->bytes;
+        if (!send_statement(l, n == 0, &timed, head->commits_itself))
             return -1;
-    }
-    if (around && !set_timeout(l, ms))
-        return -1; /* what is in the backlog has been returned */
-    while (more) {
-        pqp_stmt *m = l->backlog.head;
-        pqp_sending how = {.sync = !m->joined};
-        if (!choose_name(l, m, &how, n > 0))
-            return -1;
-        if (!around)
-            choose_setting(l, m, &how, timed);
-        timed |= how.setting != 0;
-        note_parts(m, &how);
-        more = m->joined;
-        n++;
-        *bytes += m->bytes;
-        pqp_stmt_list_remove(&l->backlog, m);
-        m->call->sent++;
-        pqp_sent sent = l->tp->send(&l->wire, m->request, &how);
-        if (sent == PQP_SENT_NOTHING) {
-            fail_sending(l, m);
-            pqp_flight_finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
-            return -1;
-        }
-        pqp_flight_enter(l, m);
-        if (sent == PQP_SENT_NO_SYNC) {
-            fail_sending(l, m);
-            return -1;
-        }
     }
     l->unsynced = 0;
-    return !around || set_timeout(l, l->session_timeout_ms) ? n : -1;
+    if (set == ASIDE_SKIPPED)
+        return n;
+    set = set_timeout(l, l->session_timeout_ms);
+    if (set == ASIDE_SKIPPED)
+        pqp_flight_condemn(l, "there was no memory to undo a time-out", NULL);
+    return set == ASIDE_LOST ? -1 : n;
 }
 
 /* Sends from the backlog while the window has room. True: it has more to send, and has only paused. */

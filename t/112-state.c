@@ -278,6 +278,9 @@ static void unseen(pqpool *pool)
     is_str(shared(pool, "do $$ begin perform currval('numbers'); end $$"), "",
            "not found: currval() in a function");
     is_int(pid(pool), old_pid, "all of it on one connection, which stays");
+    shared(pool, "notify gossip");
+    ok(eventually(pid(pool) != old_pid),
+       "B7: until it hears something on its channel: then it is found, and closed");
 }
 
 static void unseen_role(void)

@@ -60,10 +60,10 @@ static const char *end(call *c)
     return text;
 }
 
-/* Whoever reads the table gate waits from here on. */
+/* Whoever reads the table apart_gate waits from here on. */
 static void shut(void)
 {
-    one(locker, "begin; lock table gate in access exclusive mode");
+    one(locker, "begin; lock table apart_gate in access exclusive mode");
 }
 
 static void open_gate(void)
@@ -77,7 +77,7 @@ static bool waiting_at_gate(int n)
                          "' and wait_event_type = 'Lock'")) == n;
 }
 
-#define AT_GATE "select pg_backend_pid() || '/' || count(*) from gate"
+#define AT_GATE "select pg_backend_pid() || '/' || count(*) from apart_gate"
 
 static int answered(pqpool *pool, int n)
 {
@@ -180,7 +180,7 @@ static void holder(void)
     pqpool *pool = pool_of("pool_max_size=4 pool_stall_threshold=off");
     int shared = pid_of(pool);
     pqpool_lease lease = take(pool);
-    PQclear(PQexec(lease.conn, "begin; lock table gate in access exclusive mode"));
+    PQclear(PQexec(lease.conn, "begin; lock table apart_gate in access exclusive mode"));
     call waits;
     start(&waits, pool, AT_GATE, 0);
     ok(eventually(waiting_at_gate(1)), "B6: a statement waits for the lock of a lease");
@@ -195,7 +195,7 @@ static void holder(void)
     pool = pool_of("pool_max_size=2 pool_stall_threshold=off pool_acquire_timeout=200ms");
     pid_of(pool);
     lease = take(pool);
-    PQclear(PQexec(lease.conn, "begin; lock table gate in access exclusive mode"));
+    PQclear(PQexec(lease.conn, "begin; lock table apart_gate in access exclusive mode"));
     start(&waits, pool, AT_GATE, 0);
     ok(eventually(waiting_at_gate(1)), "the same where no connection is left");
     pqpool_error err;
@@ -296,14 +296,14 @@ int main(void)
     tap_begin(90);
     ctl = control();
     locker = control();
-    one(ctl, "create table gate (id int)");
+    one(ctl, "create table apart_gate (id int)");
     flagged();
     learnt();
     stalled();
     holder();
     nobody_starves();
     growth();
-    one(ctl, "drop table gate");
+    one(ctl, "drop table apart_gate");
     ok(eventually(backends(ctl, APP) == 0), "no server process is left");
     PQfinish(locker);
     PQfinish(ctl);

@@ -37,9 +37,9 @@ static void drop(group *g)
 static group inserts(int bad, const char *sql)
 {
     static const char *const texts[N] = {
-        "insert into kept values (0) returning n", "insert into kept values (1) returning n",
-        "insert into kept values (2) returning n", "insert into kept values (3) returning n",
-        "insert into kept values (4) returning n"};
+        "insert into unit_kept values (0) returning n", "insert into unit_kept values (1) returning n",
+        "insert into unit_kept values (2) returning n", "insert into unit_kept values (3) returning n",
+        "insert into unit_kept values (4) returning n"};
     group g = {0};
     for (int i = 0; i < N; i++)
         g.stmts[i] = (pqpool_stmt){PQPOOL_STMT, .sql = i == bad ? sql : texts[i]};
@@ -48,8 +48,8 @@ static group inserts(int bad, const char *sql)
 
 static int kept(void)
 {
-    int n = atoi(one(ctl, "select count(*) from kept"));
-    one(ctl, "truncate kept");
+    int n = atoi(one(ctl, "select count(*) from unit_kept"));
+    one(ctl, "truncate unit_kept");
     return n;
 }
 
@@ -107,7 +107,7 @@ static void failing_member(pqpool *pool)
     }
     ok(!pqpool_is_retryable(&g.errors[0]), "B10: it is not to be repeated as it is");
     g = inserts(3, "do $$ begin raise exception 'again' using errcode = '40001'; end $$");
-    g.stmts[3].sql = "select raise_it('40001')";
+    g.stmts[3].sql = "select unit_raise('40001')";
     run(pool, &g, PQPOOL_ATOMIC);
     ok(pqpool_is_retryable(&g.errors[0]) && pqpool_is_retryable(&g.errors[3]),
        "B10: but a serialization failure says of each member that the whole may be");
@@ -117,8 +117,8 @@ static void failing_member(pqpool *pool)
 
 static void at_commit(pqpool *pool)
 {
-    one(ctl, "create table late (n int unique deferrable initially deferred)");
-    group g = inserts(1, "insert into late values (1), (1)");
+    one(ctl, "create table unit_late (n int unique deferrable initially deferred)");
+    group g = inserts(1, "insert into unit_late values (1), (1)");
     run(pool, &g, PQPOOL_ATOMIC);
     is_int(g.code, PQPOOL_ESERVER, "B3: an error at the commit is one of the group");
     ok(strcmp(g.errors[N - 1].sqlstate, "23505") == 0 && g.errors[N - 1].code == PQPOOL_ESERVER,
@@ -126,12 +126,12 @@ static void at_commit(pqpool *pool)
     ok(g.errors[0].code == PQPOOL_ECANCELED && g.errors[1].code == PQPOOL_ECANCELED, "B3: and to the others");
     drop(&g);
     is_int(kept(), 0, "B3: nothing of it stands");
-    one(ctl, "drop table late");
+    one(ctl, "drop table unit_late");
 }
 
 static void refused(pqpool *pool)
 {
-    group g = inserts(3, "vacuum kept");
+    group g = inserts(3, "vacuum unit_kept");
     run(pool, &g, PQPOOL_ATOMIC);
     ok(g.code == PQPOOL_EREFUSED && g.errors[0].row == 3,
        "B3: what commits by itself is refused in a group of all or nothing");
@@ -199,7 +199,7 @@ static void *run_killed(void *arg)
 static void cut_short(killed *k)
 {
     pthread_t thread;
-    one(ctl, "begin; lock table gate in access exclusive mode");
+    one(ctl, "begin; lock table unit_gate in access exclusive mode");
     if (pthread_create(&thread, NULL, run_killed, k) != 0)
         bail("pthread_create");
     PGconn *other = control();
@@ -216,7 +216,7 @@ static void cut_short(killed *k)
 static void lost(void)
 {
     pqpool *pool = one_lane("");
-    killed k = {.pool = pool, .g = inserts(2, "select count(*) from gate"), .mode = PQPOOL_EACH};
+    killed k = {.pool = pool, .g = inserts(2, "select count(*) from unit_gate"), .mode = PQPOOL_EACH};
     cut_short(&k);
     ok(k.g.errors[0].code == PQPOOL_OK && k.g.errors[1].code == PQPOOL_OK,
        "B10: a connection lost in a group: what was answered is");
@@ -228,7 +228,7 @@ static void lost(void)
     drop(&k.g);
     is_int(kept(), 4, "B10: each of them once");
 
-    k = (killed){.pool = pool, .g = inserts(2, "select count(*) from gate"), .mode = PQPOOL_ATOMIC};
+    k = (killed){.pool = pool, .g = inserts(2, "select count(*) from unit_gate"), .mode = PQPOOL_ATOMIC};
     cut_short(&k);
     bool unknown = true;
     for (int i = 0; i < N; i++)
@@ -240,8 +240,9 @@ static void lost(void)
 
     k = (killed){.pool = pool, .mode = PQPOOL_ATOMIC};
     for (int i = 0; i < N; i++)
-        k.g.stmts[i] = (pqpool_stmt){PQPOOL_STMT, .sql = i == 2 ? "select count(*) from gate" : "select 1",
-                                     .flags = PQPOOL_READ_ONLY};
+        k.g.stmts[i] =
+            (pqpool_stmt){PQPOOL_STMT, .sql = i == 2 ? "select count(*) from unit_gate" : "select 1",
+                          .flags = PQPOOL_READ_ONLY};
     cut_short(&k);
     ok(k.g.code == PQPOOL_OK && strcmp(value(k.g.results[2]), "0") == 0,
        "B10: if all of it only reads, the whole is repeated (%s)", k.g.errors[0].message);
@@ -271,8 +272,9 @@ static void neighbours(int i, void *arg)
             char number[12];
             pqpool_error err;
             snprintf(number, sizeof number, "%d", i * 1000 + k);
-            PGresult *res = pqpool_exec_params(m->pool, "insert into beside values ($1::int) returning n", 1,
-                                               NULL, (const char *[]){number}, NULL, NULL, 0, &err);
+            PGresult *res =
+                pqpool_exec_params(m->pool, "insert into unit_beside values ($1::int) returning n", 1, NULL,
+                                   (const char *[]){number}, NULL, NULL, 0, &err);
             m->wrong += strcmp(value(res), number) != 0;
             PQclear(res);
         }
@@ -281,21 +283,22 @@ static void neighbours(int i, void *arg)
 
 static void isolated(pqpool *pool)
 {
-    one(ctl, "create table beside (n int)");
+    one(ctl, "create table unit_beside (n int)");
     mix m = {.pool = pool};
     in_threads(16, neighbours, &m);
     is_int(m.wrong, 0, "B1: groups that fail as a whole do nothing to their neighbours on the connection");
-    is_int(atoi(one(ctl, "select count(*) from beside")), 12 * (100 / tap_slowness()),
+    is_int(atoi(one(ctl, "select count(*) from unit_beside")), 12 * (100 / tap_slowness()),
            "B1: whose work stands");
     is_int(kept(), 0, "B3: while nothing of theirs does");
-    one(ctl, "drop table beside");
+    one(ctl, "drop table unit_beside");
 }
 
 int main(void)
 {
     tap_begin(90);
     ctl = control();
-    one(ctl, "create table kept (n int); create table gate (n int); create function raise_it(state text) "
+    one(ctl, "create table unit_kept (n int); create table unit_gate (n int); create function "
+             "unit_raise(state text) "
              "returns int language "
              "plpgsql as $$ begin raise exception 'raised' using errcode = state; end $$");
     one_sync();
@@ -308,7 +311,7 @@ int main(void)
     large(pool, 3000 / tap_slowness(), 4000);
     close_pool(pool);
     lost();
-    one(ctl, "drop table kept, gate; drop function raise_it");
+    one(ctl, "drop table unit_kept, unit_gate; drop function unit_raise");
     ok(eventually(backends(ctl, APP) == 0), "no server process is left");
     PQfinish(ctl);
     return done_testing();

@@ -133,7 +133,7 @@ static void exec_params_it(pqpool *pool, outcome *o)
     PQclear(res);
 }
 
-static void exec_all_it(pqpool *pool, outcome *o)
+static void exec_group(pqpool *pool, outcome *o, pqpool_group_mode mode)
 {
     static const char *const values[5] = {"0", "1", "2", "3", "4"};
     PGresult *results[5];
@@ -142,7 +142,7 @@ static void exec_all_it(pqpool *pool, outcome *o)
     for (int i = 0; i < 5; i++)
         stmts[i] =
             (pqpool_stmt){PQPOOL_STMT, .sql = "select $1::int", .n_params = 1, .param_values = &values[i]};
-    pqpool_code code = pqpool_exec_all(pool, stmts, 5, PQPOOL_EACH, results, errors);
+    pqpool_code code = pqpool_exec_all(pool, stmts, 5, mode, results, errors);
     tally_outcome(o, code);
     for (int i = 0; i < 5; i++) {
         tally_outcome(o, (pqpool_code)errors[i].code);
@@ -150,6 +150,68 @@ static void exec_all_it(pqpool *pool, outcome *o)
         o->wrong += code == PQPOOL_OK && strcmp(PQgetvalue(results[i], 0, 0), values[i]) != 0;
         PQclear(results[i]);
     }
+}
+
+static void exec_all_it(pqpool *pool, outcome *o)
+{
+    exec_group(pool, o, PQPOOL_EACH);
+}
+
+static void exec_atomic_it(pqpool *pool, outcome *o)
+{
+    exec_group(pool, o, PQPOOL_ATOMIC);
+}
+
+static void ticket_it(pqpool *pool, outcome *o)
+{
+    pqpool_error err;
+    pqpool_stmt s = {PQPOOL_STMT, .sql = "select $1::int", .n_params = 1,
+                     .param_values = (const char *[]){"7"}, .timeout_ms = 1000};
+    pqpool_ticket *tickets[3];
+    for (int i = 0; i < 3; i++) {
+        tickets[i] = pqpool_submit(pool, &s, &err);
+        tally_outcome(o, (pqpool_code)err.code);
+        o->wrong += (tickets[i] != NULL) != (err.code == PQPOOL_OK);
+    }
+    pqpool_abandon(tickets[0]);
+    for (int i = 1; i < 3; i++) {
+        PGresult *res = tickets[i] ? pqpool_wait(tickets[i], -1, &err) : NULL;
+        if (tickets[i])
+            tally_outcome(o, (pqpool_code)err.code);
+        o->wrong += tickets[i] && err.code == PQPOOL_OK && strcmp(PQgetvalue(res, 0, 0), "7") != 0;
+        PQclear(res);
+    }
+}
+
+static void answered(PGresult *res, const pqpool_error *err, void *arg)
+{
+    tally_outcome(arg, (pqpool_code)err->code);
+    PQclear(res);
+}
+
+static void leased(pqpool_lease *lease, const pqpool_error *err, void *arg)
+{
+    tally_outcome(arg, (pqpool_code)err->code);
+    if (lease)
+        tally_outcome(arg, pqpool_release(lease));
+}
+
+static void callback_it(pqpool *pool, outcome *o)
+{
+    pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1"};
+    pqpool_code code[2] = {pqpool_submit_cb(pool, &s, answered, o, NULL),
+                           pqpool_acquire_cb(pool, NULL, leased, o, NULL)};
+    int due = 0;
+    for (int i = 0; i < 2; i++) {
+        tally_outcome(o, code[i]);
+        due += code[i] == PQPOOL_OK;
+    }
+    for (double end = now_s() + 10; due > 0 && now_s() < end;) {
+        struct pollfd fd = {.fd = pqpool_fd(pool), .events = POLLIN};
+        poll(&fd, 1, 1000);
+        due -= pqpool_dispatch(pool);
+    }
+    o->wrong += due != 0;
 }
 
 static void options_it(pqpool *pool, outcome *o)
@@ -273,6 +335,10 @@ int main(void)
         scenario("exec_params", exec_params_it, persistent, false);
         scenario("exec_all", exec_all_it, persistent, false);
         scenario("exec_all", exec_all_it, persistent, true);
+        scenario("exec_all as one unit", exec_atomic_it, persistent, false);
+        scenario("tickets", ticket_it, persistent, false);
+        scenario("tickets", ticket_it, persistent, true);
+        scenario("callbacks", callback_it, persistent, false);
         scenario("set, get, stats", options_it, persistent, false);
         scenario("close and free", close_it, persistent, false);
     }
