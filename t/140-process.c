@@ -270,6 +270,7 @@ static void forked_under_load(void)
         }
         while (waitpid(child, &status, 0) < 0 && errno == EINTR)
             continue;
+        diag("child status %x", (unsigned)status);
         children_right += WIFEXITED(status) && WEXITSTATUS(status) == 0;
         if (!eventually(l.right > before + 20))
             break;
