@@ -261,6 +261,103 @@ static void groups(pqpool *pool)
     is_int(pqpool_dispatch(pool), 0, "B4: and that was all");
 }
 
+/* ---- groups that meet trouble ---- */
+
+enum { TRIO = 3 };
+
+/* What each member of a group of three was told. */
+typedef struct trio {
+    _Atomic int calls;
+    pqpool_error errors[TRIO];
+    char values[TRIO][16];
+} trio;
+
+static void take_trio(PGresult **results, const pqpool_error *errors, int n, void *arg)
+{
+    trio *t = arg;
+    for (int i = 0; i < n; i++) {
+        t->errors[i] = errors[i];
+        snprintf(t->values[i], sizeof t->values[i], "%s", value(results[i]));
+        PQclear(results[i]);
+    }
+    t->calls++;
+}
+
+static void submit_trio(pqpool *pool, trio *t, pqpool_group_mode mode, const char *first, int first_limit)
+{
+    pqpool_error err;
+    pqpool_stmt stmts[TRIO] = {{PQPOOL_STMT, .sql = first, .timeout_ms = first_limit},
+                               {PQPOOL_STMT, .sql = "select 'second'"},
+                               {PQPOOL_STMT, .sql = "select 'third'"}};
+    *t = (trio){0};
+    if (pqpool_submit_all_cb(pool, stmts, TRIO, mode, take_trio, t, &err) != PQPOOL_OK)
+        bail("submit_all_cb: %s", err.message);
+}
+
+static bool told(const trio *t, int i, pqpool_code code, pqpool_outcome outcome)
+{
+    bool as_told = t->errors[i].code == (int)code && t->errors[i].outcome == (int)outcome &&
+                   t->errors[i].row == (code == PQPOOL_OK ? -1 : i);
+    if (!as_told)
+        diag("member %d: %s, outcome %d, row %d: %s", i, pqpool_code_name((pqpool_code)t->errors[i].code),
+             t->errors[i].outcome, (int)t->errors[i].row, t->errors[i].message);
+    return as_told;
+}
+
+static void troubled(void)
+{
+    PGconn *locker = control();
+    trio t;
+    one(ctl, "drop table if exists gate");
+    one(ctl, "create table gate (id int)");
+    for (int mode = PQPOOL_EACH; mode <= PQPOOL_ATOMIC; mode++) {
+        pqpool *pool = open_pool(NAMED "pool_shared_max=1", NULL);
+        one(locker, "begin");
+        one(locker, "lock table gate in access exclusive mode");
+        submit_trio(pool, &t, (pqpool_group_mode)mode, "select count(*) from gate", 0);
+        pid_t pid = backend_of(ctl, APP);
+        if (!eventually(waits_for(ctl, pid, "Lock")))
+            bail("the group does not wait for its lock");
+        terminate(ctl, pid);
+        ok(loop_until(pool, t.calls), "B10: a group whose connection is lost has its callback");
+        if (mode == PQPOOL_EACH)
+            ok(told(&t, 0, PQPOOL_ELOST, PQPOOL_UNKNOWN) && told(&t, 1, PQPOOL_OK, PQPOOL_DONE) &&
+                   told(&t, 2, PQPOOL_OK, PQPOOL_DONE) && strcmp(t.values[2], "third") == 0,
+               "B10: each for itself: the head is UNKNOWN, the others run elsewhere");
+        else
+            ok(told(&t, 0, PQPOOL_ELOST, PQPOOL_UNKNOWN) && t.errors[1].code == PQPOOL_ELOST &&
+                   t.errors[2].code == PQPOOL_ELOST,
+               "B10: all or nothing: none of it is repeated");
+        one(locker, "rollback");
+        pool_ends(pool);
+    }
+
+    pqpool *pool = open_pool(NAMED "pool_max_size=1", NULL);
+    pqpool_lease lease = take(pool);
+    submit_trio(pool, &t, PQPOOL_EACH, "select 'first'", 50);
+    ok(eventually(stats(pool).timeouts == 1), "a member's deadline passes while there is no connection");
+    is_int(t.calls, 0, "the group waits on");
+    pqpool_release(&lease);
+    ok(loop_until(pool, t.calls) && told(&t, 0, PQPOOL_ETIMEDOUT, PQPOOL_NOT_SENT) &&
+           told(&t, 1, PQPOOL_OK, PQPOOL_DONE) && strcmp(t.values[1], "second") == 0 &&
+           strcmp(t.values[2], "third") == 0,
+       "B9: that member is NOT_SENT, the others have their answers");
+    lease = take(pool);
+    submit_trio(pool, &t, PQPOOL_ATOMIC, "select 'first'", 50);
+    ok(loop_until(pool, t.calls) && told(&t, 0, PQPOOL_ETIMEDOUT, PQPOOL_NOT_SENT) &&
+           told(&t, 1, PQPOOL_ETIMEDOUT, PQPOOL_NOT_SENT) && told(&t, 2, PQPOOL_ETIMEDOUT, PQPOOL_NOT_SENT),
+       "B9: all or nothing: the deadline of one is that of all");
+    submit_trio(pool, &t, PQPOOL_EACH, "select 'first'", 0);
+    is_int(pqpool_close(pool, 0), PQPOOL_ETIMEDOUT, "the pool is closed while a group waits");
+    ok(loop_until(pool, t.calls) && told(&t, 0, PQPOOL_ECLOSED, PQPOOL_NOT_SENT) &&
+           told(&t, 1, PQPOOL_ECLOSED, PQPOOL_NOT_SENT) && told(&t, 2, PQPOOL_ECLOSED, PQPOOL_NOT_SENT),
+       "all its members are ECLOSED, NOT_SENT");
+    pqpool_release(&lease);
+    is_int(pqpool_free(pool), PQPOOL_OK, "and the pool can be freed");
+    one(ctl, "drop table gate");
+    PQfinish(locker);
+}
+
 /* ---- exactly one ---- */
 
 enum { THREADS = 8, EACH = 500 };
@@ -739,6 +836,8 @@ int main(void)
     slow_consumer(pool);
     pool_ends(pool);
     ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
+    troubled();
+    ok(eventually(backends(ctl, APP) == 0), "nor do these");
     leases();
     first_come();
     ok(eventually(backends(ctl, APP) == 0), "nor do these");
