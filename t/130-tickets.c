@@ -57,7 +57,7 @@ static void fetch_fails(pqpool_ticket *ticket, pqpool_code code, pqpool_outcome 
 static void lock_gate(void)
 {
     one(locker, "begin");
-    one(locker, "lock table gate in access exclusive mode");
+    one(locker, "lock table ticket_gate in access exclusive mode");
 }
 
 static void unlock_gate(void)
@@ -65,11 +65,11 @@ static void unlock_gate(void)
     one(locker, "rollback");
 }
 
-/* A statement that occupies the shared connection until the gate is unlocked. */
+/* A statement that occupies the shared connection until the ticket_gate is unlocked. */
 static pqpool_ticket *block(pqpool *pool)
 {
     lock_gate();
-    pqpool_ticket *head = submit(pool, "select count(*) from gate");
+    pqpool_ticket *head = submit(pool, "select count(*) from ticket_gate");
     if (!eventually(backends(ctl, APP) >= 1 &&
                     atoi(one(ctl, "select count(*) from pg_stat_activity where application_name = '" APP
                                   "' and wait_event_type = 'Lock'")) == 1))
@@ -79,10 +79,10 @@ static pqpool_ticket *block(pqpool *pool)
 
 static int effects(int id)
 {
-    return atoi(one(ctl, "select count(*) from effect where id = %d", id));
+    return atoi(one(ctl, "select count(*) from ticket_effect where id = %d", id));
 }
 
-static const char insert[] = "insert into effect values ($1)";
+static const char insert[] = "insert into ticket_effect values ($1)";
 
 static void quiet(pqpool *pool)
 {
@@ -317,7 +317,7 @@ static void abandoned_in_the_queue(void)
     is_int(stats(pool).promised, 0, "B9: given up, they leave the queue");
     is_int(stats(pool).waiting, 0, "B9: and nobody waits in it");
     pqpool_release(&lease);
-    PGresult *res = pqpool_exec(pool, "select count(*) from effect where id = 130", NULL);
+    PGresult *res = pqpool_exec(pool, "select count(*) from ticket_effect where id = 130", NULL);
     is_str(value(res), "0", "B9: they never run");
     PQclear(res);
     pool_ends(pool);
@@ -724,8 +724,9 @@ static void terminated(void)
             bail("a server process of an earlier pool stays");
         pqpool *pool = open_pool(ONE_LANE, NULL);
         lock_gate();
-        pqpool_ticket *head = submit_stmt(
-            pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from gate", .flags = kinds[i].flags});
+        pqpool_ticket *head =
+            submit_stmt(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from ticket_gate",
+                                             .flags = kinds[i].flags});
         pid_t pid = backend_of(ctl, APP);
         if (!eventually(waits_for(ctl, pid, "Lock")))
             bail("the head does not wait for its lock");
@@ -752,9 +753,9 @@ int main(void)
     tap_begin(60);
     ctl = control();
     locker = control();
-    one(ctl, "drop table if exists gate, effect");
-    one(ctl, "create table gate (id int)");
-    one(ctl, "create table effect (id int)");
+    one(ctl, "drop table if exists ticket_gate, ticket_effect");
+    one(ctl, "create table ticket_gate (id int)");
+    one(ctl, "create table ticket_effect (id int)");
     pqpool *pool = open_pool(ONE_LANE, NULL);
     one_after_the_other(pool);
     wrong_calls(pool);
@@ -782,7 +783,7 @@ int main(void)
     closed_while_waiting();
     ok(eventually(backends(ctl, APP) == 0), "nor those that were closed with tickets out");
     terminated();
-    one(ctl, "drop table gate, effect");
+    one(ctl, "drop table ticket_gate, ticket_effect");
     PQfinish(locker);
     PQfinish(ctl);
     return done_testing();

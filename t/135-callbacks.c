@@ -308,13 +308,13 @@ static void troubled(void)
 {
     PGconn *locker = control();
     trio t;
-    one(ctl, "drop table if exists gate");
-    one(ctl, "create table gate (id int)");
+    one(ctl, "drop table if exists callback_gate");
+    one(ctl, "create table callback_gate (id int)");
     for (int mode = PQPOOL_EACH; mode <= PQPOOL_ATOMIC; mode++) {
         pqpool *pool = open_pool(NAMED "pool_shared_max=1", NULL);
         one(locker, "begin");
-        one(locker, "lock table gate in access exclusive mode");
-        submit_trio(pool, &t, (pqpool_group_mode)mode, "select count(*) from gate", 0);
+        one(locker, "lock table callback_gate in access exclusive mode");
+        submit_trio(pool, &t, (pqpool_group_mode)mode, "select count(*) from callback_gate", 0);
         pid_t pid = backend_of(ctl, APP);
         if (!eventually(waits_for(ctl, pid, "Lock")))
             bail("the group does not wait for its lock");
@@ -354,7 +354,7 @@ static void troubled(void)
        "all its members are ECLOSED, NOT_SENT");
     pqpool_release(&lease);
     is_int(pqpool_free(pool), PQPOOL_OK, "and the pool can be freed");
-    one(ctl, "drop table gate");
+    one(ctl, "drop table callback_gate");
     PQfinish(locker);
 }
 

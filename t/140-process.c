@@ -163,7 +163,7 @@ typedef struct user {
 static void use_gate(int i, void *arg)
 {
     user *u = (user *)arg + i;
-    u->res = pqpool_exec(u->pool, "select count(*) from gate", &u->err);
+    u->res = pqpool_exec(u->pool, "select count(*) from process_gate", &u->err);
 }
 
 static void forked(void)
@@ -176,11 +176,11 @@ static void forked(void)
     if (!eventually(pqpool_ticket_done(done)))
         bail("a statement does not end");
     one(locker, "begin");
-    one(locker, "lock table gate in access exclusive mode");
-    pqpool_ticket *running = submit(pool, "select count(*) from gate");
+    one(locker, "lock table process_gate in access exclusive mode");
+    pqpool_ticket *running = submit(pool, "select count(*) from process_gate");
     _Atomic int called = 0;
-    if (pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from gate"}, count_answer,
-                         &called, NULL) != PQPOOL_OK)
+    if (pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from process_gate"},
+                         count_answer, &called, NULL) != PQPOOL_OK)
         bail("submit_cb");
     user users[USERS] = {{.pool = pool}, {.pool = pool}, {.pool = pool}};
     crew c;
@@ -469,8 +469,8 @@ int main(void)
     tap_begin(90);
     ctl = control();
     locker = control();
-    one(ctl, "drop table if exists gate");
-    one(ctl, "create table gate (id int)");
+    one(ctl, "drop table if exists process_gate");
+    one(ctl, "create table process_gate (id int)");
     forked();
     ok(eventually(backends(ctl, APP) == 0), "no server process is left behind");
     forked_under_load();
@@ -479,7 +479,7 @@ int main(void)
     interval_timer();
     server_goes();
     ok(eventually(backends(ctl, APP) == 0), "nor here");
-    one(ctl, "drop table gate");
+    one(ctl, "drop table process_gate");
     PQfinish(locker);
     PQfinish(ctl);
     return done_testing();

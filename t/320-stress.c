@@ -82,7 +82,7 @@ int main(void)
     if (statements <= 0)
         statements = 1000000 / (tap_slowness() > 1 ? 2 * tap_slowness() : 1);
     tap_begin(240 + (unsigned)(statements / 2000));
-    ctl = control();
+    ctl = control_alone();                       /* nobody else's tables, and all of the server */
     one(ctl, "set client_min_messages = error"); /* a process may be gone before it is terminated */
     int before = stress_descriptors();
     stress_prepare(ctl);

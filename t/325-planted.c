@@ -105,7 +105,7 @@ static void is_caught(int fault, stress_tally *t, const _Atomic int64_t *found, 
 int main(void)
 {
     tap_begin(5 * PATIENCE_S);
-    PGconn *ctl = control();
+    PGconn *ctl = control_alone();
     PQfinish(ctl); /* each process has one of its own */
     in_order();
     stress_tally *t = new_tally();
