@@ -320,7 +320,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
     pqp_lane_lock(l); /* pqp_lane_unlock() may have sent, and appointed */
 #ifdef PQP_WATCHDOG
     if (l->flight.head && !l->dead && l->undriven_since != PQP_NEVER &&
-        pqp_now() - l->undriven_since > 100 * PQP_MS)
+        pqp_now() - l->undriven_since > 500 * PQP_MS)
         abort();
 #endif
     pqp_tended t = {

@@ -75,7 +75,7 @@ static void *drive_on(void *arg)
     return NULL;
 }
 
-/* In a process of its own: a statement in flight whose caller drives, or has walked away; 300 ms of keeping. */
+/* In a process of its own: a statement in flight whose caller drives, or has walked away; 1 s of keeping. */
 static int lane_of(bool driven)
 {
     fflush(stdout);
@@ -95,7 +95,7 @@ static int lane_of(bool driven)
             _exit(3);
         if (driven && pthread_create(&thread, NULL, drive_on, NULL) != 0)
             _exit(4);
-        for (pqp_time end = pqp_now() + 300 * PQP_MS; pqp_now() < end; poll(NULL, 0, 10))
+        for (pqp_time end = pqp_now() + 1000 * PQP_MS; pqp_now() < end; poll(NULL, 0, 10))
             pqp_lane_tend(&lane, false);
         _exit(0);
     }
@@ -111,6 +111,6 @@ int main(void)
     ok(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a lane that is driven is left alone");
     status = lane_of(false);
     ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
-       "one that nobody drives for 100 ms ends the program");
+       "one that nobody drives for half a second ends the program");
     return done_testing();
 }
