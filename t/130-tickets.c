@@ -3,9 +3,9 @@
 
 #define APP "tickets"
 #define NAMED "application_name=" APP " "
-#define ONE_LANE NAMED "pool_shared_max=1 "
+#define ONE_LANE NAMED "pool_shared_max=1 pool_stall_threshold=60s "
 /* One at a time, and only a lease beside it: what comes second is not sent. */
-#define NARROW ONE_LANE "pool_pipeline_depth=1 pool_max_size=2 pool_stall_threshold=60s "
+#define NARROW ONE_LANE "pool_pipeline_depth=1 pool_max_size=2 "
 
 static PGconn *ctl, *locker;
 
@@ -446,6 +446,7 @@ static void a_thousand(pqpool *pool)
 {
     static heap_of h;
     unsigned seed = 7;
+    int64_t connects = stats(pool).connects;
     for (int k = 0; k < OUT; k++) {
         h.numbers[k] = 5000 + k;
         h.tickets[k] = submit_number(pool, "select $1::int", h.numbers[k]);
@@ -459,7 +460,7 @@ static void a_thousand(pqpool *pool)
     }
     in_threads(COLLECTORS, collect, &h);
     is_int(h.right, OUT, "B4: fetched in random order by eight threads, each has its own answer");
-    is_int(stats(pool).connects, 1, "B2: on one connection");
+    is_int(stats(pool).connects, connects, "B2: and no connection was made for them");
     quiet(pool);
 }
 
