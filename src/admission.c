@@ -6,12 +6,13 @@ static int in(const pqpool *p, pqp_slot_state state)
 }
 
 /* The pool's figures, so that the reader can tell a leak from a slow server and both from a missing one. */
-static void append_figures(pqpool *p, pqpool_error *err)
+static void append_figures(pqpool *p, const pqp_waiter *w, pqpool_error *err)
 {
+    int others = p->queue.owners.count + p->queue.sharers.count - w->queued;
     pqp_error_append(
         err, " (max_size %d: %d leased, %d shared, %d idle, %d connecting; %d more callers wait)",
         (int)p->options.max_size, in(p, PQP_SLOT_LEASED), in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING),
-        in(p, PQP_SLOT_IDLE), in(p, PQP_SLOT_CONNECTING), p->queue.owners.count + p->queue.sharers.count);
+        in(p, PQP_SLOT_IDLE), in(p, PQP_SLOT_CONNECTING), others);
 }
 
 static const char *what_was_missing(const pqpool *p, const pqp_waiter *w)
@@ -31,11 +32,11 @@ static pqpool_code explain_timeout(pqpool *p, const pqp_waiter *w, int64_t waite
         pqp_refuse(err, PQPOOL_ECONNECT, "no connection within %lld ms: %s", (long long)waited_ms,
                    p->last_failure.message);
         pqp_error_sqlstate(err, p->last_failure.sqlstate);
-        append_figures(p, err);
+        append_figures(p, w, err);
         return PQPOOL_ECONNECT;
     }
     pqp_refuse(err, PQPOOL_ETIMEDOUT, "no %s within %lld ms", what_was_missing(p, w), (long long)waited_ms);
-    append_figures(p, err);
+    append_figures(p, w, err);
     if (p->failures > 0) {
         pqp_error_append(err, "; the last connect failed: %s", p->last_failure.message);
         pqp_error_sqlstate(err, p->last_failure.sqlstate);

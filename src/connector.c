@@ -123,8 +123,9 @@ static void share_slot(pqp_job *job)
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
                  pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline);
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
-        pqp_pool_lock(p); /* this one is no good, most likely lost: those who wait get another */
-        pqp_pool_unclean_locked(p, job->slot, "it could not be cleaned");
+        bool lost = !job->fresh && !pqp_session_lives(job->conn); /* one that just came up is no good */
+        pqp_pool_lock(p);
+        pqp_pool_unclean_locked(p, job->slot, "it could not be cleaned", lost);
         return;
     }
     const char *why_not =

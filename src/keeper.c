@@ -105,6 +105,17 @@ static void cut_when_stuck(pqp_slot *s, bool stuck)
         pqp_lane_cut(s->lane, "it did not answer after all its callers had given up");
 }
 
+/* What was seen in the lane is a moment old. A lane that is parked may have been taken since, or opened to everybody:
+ * both under the mutex, so that what is seen now holds. (accepting first: whoever pins counts himself and then looks.) */
+static bool may_be_vacated(pqp_slot *s, const pqp_tended *t)
+{
+    if (s->state != PQP_SLOT_LANE && s->state != PQP_SLOT_DRAINING)
+        return false;
+    if (s->state == PQP_SLOT_LANE && s->alone && !t->dead && !t->condemned)
+        return false;
+    return !pqp_load(&s->lane->accepting) && pqp_load(&s->lane->users) == 0 && pqp_load(&s->lane->load) == 0;
+}
+
 static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
 {
     pqp_tended t = pqp_lane_tend(s->lane, ready);
@@ -125,9 +136,7 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
         pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id,
                 s->lane->why.message);
     pqp_pool_lock(p);
-    bool parked = s->state == PQP_SLOT_LANE && s->alone && !t.dead && !t.condemned;
-    bool taken = pqp_load(&s->lane->users) > 0; /* one that was parked, just now */
-    if (!parked && !taken && (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING))
+    if (may_be_vacated(s, &t))
         pqp_pool_vacated_locked(p, s,
                                 t.dead        ? "it was lost"
                                 : t.condemned ? "its session was changed"

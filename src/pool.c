@@ -640,10 +640,13 @@ static void give_up_sharing(pqpool *p, pqp_slot *slot)
     w->announced = announced;
 }
 
-void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason)
+void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason, bool lost)
 {
     give_up_sharing(p, slot);
-    pqp_pool_reject_locked(p, slot, reason);
+    if (lost)
+        pqp_fleet_scrap_locked(p, slot, reason);
+    else
+        pqp_pool_reject_locked(p, slot, reason);
 }
 
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)

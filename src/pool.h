@@ -39,8 +39,9 @@ pqpool_code pqp_pool_reconfigure_locked(pqpool *p, const pqp_options *options,
 /* What jobs report; each moves the slot. */
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid);
 void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_error *why, bool for_good);
-void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot);                          /* RESETTING -> LANE */
-void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason);     /* RESETTING -> CLOSING */
+void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot); /* RESETTING -> LANE */
+/* RESETTING -> CLOSING. lost: it went as connections do, and the next one is not held back for it. */
+void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason, bool lost);
 void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason); /* the same, for good */
 void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot); /* RESETTING, PROBING -> IDLE */
 void pqp_pool_emptied_locked(pqpool *p, pqp_slot *slot); /* CLOSING -> EMPTY */

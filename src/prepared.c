@@ -25,13 +25,15 @@ static bool grow(pqp_prepared_set *s, int place)
     return true;
 }
 
-pqp_use pqp_prepared_use(pqp_prepared_set *s, int place, uint64_t plan)
+pqp_use pqp_prepared_use(pqp_prepared_set *s, int place, uint64_t plan, bool may_close)
 {
     if (place >= s->places && !grow(s, place))
         return (pqp_use){0};
     pqp_prepared *p = &s->at[place];
     if (p->plan == plan && p->number != 0 && !p->stale)
         return (pqp_use){.number = p->number};
+    if (p->number != 0 && !may_close)
+        return (pqp_use){0};
     pqp_use use = {.number = ++s->numbers, .parse = true, .close = p->number};
     *p = (pqp_prepared){.plan = plan, .number = use.number};
     return use;

@@ -35,7 +35,8 @@ typedef struct pqp_use {
     bool parse;      /* it must be parsed first */
     uint32_t close;  /* the one that had the place before must be closed first; 0: none */
 } pqp_use;
-pqp_use pqp_prepared_use(pqp_prepared_set *s, int place, uint64_t plan);
+/* Without may_close, a place that another one holds stays as it is, and number is 0. */
+pqp_use pqp_prepared_use(pqp_prepared_set *s, int place, uint64_t plan, bool may_close);
 
 /* The server has answered a Parse. */
 void pqp_prepared_parsed(pqp_prepared_set *s, int place, uint32_t number, bool done);

@@ -90,13 +90,14 @@ static plan_name name_of(uint32_t number)
 /* The statement's own time-out, in its own transaction: undone at its Sync, in success and failure. */
 static bool send_setting(pqp_wire *w, const pqp_sending *how)
 {
+    static const char sql[] = "select pg_catalog.set_config('statement_timeout', $1, true)";
     plan_name name = name_of(how->setting);
     char ms[16];
     const char *value = ms;
     snprintf(ms, sizeof ms, "%d", how->timeout_ms);
-    if (how->parse_setting &&
-        !PQsendPrepare(w->conn, name.text, "select pg_catalog.set_config('statement_timeout', $1, true)", 1,
-                       NULL))
+    if (how->setting == 0)
+        return PQsendQueryParams(w->conn, sql, 1, NULL, &value, NULL, NULL, 0) == 1;
+    if (how->parse_setting && !PQsendPrepare(w->conn, name.text, sql, 1, NULL))
         return false;
     return PQsendQueryPrepared(w->conn, name.text, 1, &value, NULL, NULL, 0) == 1;
 }
@@ -120,7 +121,7 @@ static bool send_sync(pqp_wire *w)
 
 static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r, const pqp_sending *how)
 {
-    if (how->setting && !send_setting(w, how))
+    if (how->set && !send_setting(w, how))
         return PQP_SENT_NOTHING;
     if (!send_statement(w, r, how))
         return PQP_SENT_NOTHING;

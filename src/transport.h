@@ -20,7 +20,8 @@ typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's ow
 typedef struct pqp_sending {
     uint32_t plan;    /* number of its prepared statement; 0: it has none */
     bool parse;       /* prepare it first */
-    uint32_t setting; /* number of the prepared set_config(); 0: no setting */
+    bool set;         /* a setting goes before it */
+    uint32_t setting; /* number of the prepared set_config(); 0: it has none */
     bool parse_setting;
     int timeout_ms; /* of a setting: statement_timeout for this statement, 0 for none */
     bool sync;      /* it ends its unit */

@@ -60,11 +60,8 @@ static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit_be
     m->number = 0;
     if (!m->plan || m->unnamed)
         return true;
-    pqp_use use = pqp_prepared_use(&l->prepared, m->plan->place + 1, m->plan->id);
-    if (use.close && unit_begun) { /* a unit may not be broken into */
-        pqp_prepared_refused(&l->prepared, m->plan->place + 1, use.number, true);
-        use = (pqp_use){0};
-    }
+    /* A unit may not be broken into. */
+    pqp_use use = pqp_prepared_use(&l->prepared, m->plan->place + 1, m->plan->id, !unit_begun);
     /* Skipped, it stays until the connection ends, and harms nobody. */
     if (use.close && send_aside(l, use.close, NULL) == ASIDE_LOST)
         return false;
@@ -98,7 +95,10 @@ static void choose_setting(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit
             return;
         how->timeout_ms = l->session_timeout_ms;
     }
-    pqp_use use = pqp_prepared_use(&l->prepared, 0, SETTING_PLAN);
+    how->set = true;
+    if (m->unnamed)
+        return;
+    pqp_use use = pqp_prepared_use(&l->prepared, 0, SETTING_PLAN, false);
     m->setting_number = how->setting = use.number;
     how->parse_setting = use.parse;
 }
@@ -117,7 +117,7 @@ static void note_parts(pqp_stmt *m, const pqp_sending *how)
     m->n_parts = 0;
     if (how->parse_setting)
         m->parts[m->n_parts++] = PQP_PART_SETTING_PARSE;
-    if (how->setting)
+    if (how->set)
         m->parts[m->n_parts++] = PQP_PART_SETTING;
     if (how->parse)
         m->parts[m->n_parts++] = PQP_PART_PARSE;
@@ -133,7 +133,7 @@ static bool send_statement(pqp_lane *l, bool first, bool *timed, bool around)
         return false; /* what is in the backlog has been returned */
     if (!around)
         choose_setting(l, m, &how, *timed);
-    *timed |= how.setting != 0;
+    *timed |= how.set;
     note_parts(m, &how);
     pqp_stmt_list_remove(&l->backlog, m);
     m->call->sent++;

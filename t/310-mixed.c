@@ -91,6 +91,10 @@ static void judge(mix *m, int64_t nonce, bool has_deadline, PGresult *res, const
         m->late++;
         fine = has_deadline && (err->outcome == PQPOOL_UNKNOWN || err->outcome == PQPOOL_NOT_SENT);
         break;
+    case PQPOOL_ECONNECT: /* its connection was ended as it came up, and there was no time for another */
+        m->late++;
+        fine = has_deadline && err->outcome != PQPOOL_DONE;
+        break;
     default:
         break;
     }
