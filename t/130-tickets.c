@@ -94,6 +94,7 @@ static void pool_ends(pqpool *pool)
 {
     quiet(pool);
     close_pool(pool);
+    ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
 }
 
 /* ---- submit and wait ---- */
@@ -358,7 +359,7 @@ static void abandoned_between_connections(void)
     fetch_fails(head, PQPOOL_ELOST, PQPOOL_UNKNOWN, "B10: the one that was running is UNKNOWN");
     quiet(pool);
     is_int(effects(140), 0, "B9: those behind it, given up before they were sent again, never run");
-    close_pool(pool);
+    pool_ends(pool);
 }
 
 /* ---- races ---- */
@@ -760,21 +761,16 @@ int main(void)
     races(pool);
     a_thousand(pool);
     pool_ends(pool);
-    ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
     pool = open_pool(NARROW, NULL);
     copied(pool);
     abandoned(pool);
     pool_ends(pool);
-    ok(eventually(backends(ctl, APP) == 0), "nor does this one");
     abandoned_in_the_queue();
-    ok(eventually(backends(ctl, APP) == 0), "nor this");
     abandoned_between_connections();
-    ok(eventually(backends(ctl, APP) == 0), "nor this");
     unattended();
     unattended_unsent();
     no_queue();
     holds_nothing();
-    ok(eventually(backends(ctl, APP) == 0), "nor these");
     closed_at_once();
     closed_in_time();
     closed_while_waiting();
