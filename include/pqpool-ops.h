@@ -60,7 +60,8 @@ typedef struct pqpool_stats_data {
     int64_t acquires, releases, timeouts, enqueues;
     int64_t shared_grown;   /* times the pressure opened one more shared connection */
     int64_t events_dropped; /* events the hook was too slow for */
-    int32_t unsent;         /* statements that wait for room on a shared connection, or for the first one */
+    int32_t
+        unsent; /* statements that wait for room on a shared connection, or for the first one; a group counts once */
     int32_t alone; /* connections that one slow or large statement has to itself; counted in shared */
     int32_t
         stalled; /* shared connections whose statement runs longer than stall_threshold: they take no more */

@@ -97,10 +97,9 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
         .enqueues = p->enqueues,
         .shared_grown = p->shared_grown,
         .events_dropped = pqp_events_dropped(&p->events),
+        .unsent = p->queue.sharers.count,
         .promised = pqp_load(&p->promised),
     };
-    for (const pqp_waiter *w = p->queue.sharers.head; w; w = w->link.next)
-        out->unsent += w->members;
     static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
     pqp_time now = pqp_now(), stall = pqp_peek(&p->stall_time);
     for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)

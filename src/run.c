@@ -100,6 +100,7 @@ pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mo
     r->finished = NULL;
     r->owner = NULL;
     pqp_store(&r->holds, 1);
+    pqp_store(&r->withdrawn, 0);
     r->turn = (pqp_turn){0};
     r->atomic = mode == PQPOOL_ATOMIC;
     r->first = PQPOOL_OK;
@@ -474,6 +475,8 @@ static void on_refused(pqp_waiter *w)
 /* Places it; it may be over, and its owner done with it, before this returns. */
 static pqpool_code place(pqp_run *r, pqpool_error *why)
 {
+    if (pqp_load(&r->withdrawn))
+        return pqp_refuse(why, PQPOOL_ECANCELED, "it was given up before it was sent");
     int members = count_members(r);
     pqp_call_ready(&r->call);
     pqp_lane *lane = find_room(r, members);
@@ -494,6 +497,18 @@ pqpool_code pqp_run_start(pqp_run *r, pqpool_error *err)
     return code;
 }
 
+void pqp_run_withdraw(pqp_run *r)
+{
+    pqp_store(&r->withdrawn, 1); /* first: it may be nowhere just now, about to be placed again */
+    if (pqp_admission_leave(r->pool, &r->waiter, PQPOOL_ECANCELED)) { /* it was neither served nor refused */
+        on_refused(&r->waiter);
+        return;
+    }
+    pqp_lane *lane = pqp_load(&r->call.lane);
+    if (lane)
+        pqp_call_withdraw(&r->call, lane);
+}
+
 void pqp_run_go_on(pqpool *p)
 {
     pqp_pool_lock(p);
@@ -508,18 +523,9 @@ void pqp_run_go_on(pqpool *p)
         if (place(r, &why) != PQPOOL_OK) {
             fail_unplaced(r, &why);
             end_or_go_on(r);
+        } else if (pqp_load(&r->withdrawn)) { /* just while it was placed */
+            pqp_run_withdraw(r);
         }
         pqp_run_free(r);
     }
-}
-
-void pqp_run_withdraw(pqp_run *r)
-{
-    if (pqp_admission_leave(r->pool, &r->waiter, PQPOOL_ECANCELED)) { /* it was neither served nor refused */
-        on_refused(&r->waiter);
-        return;
-    }
-    pqp_lane *lane = pqp_load(&r->call.lane);
-    if (lane)
-        pqp_call_withdraw(&r->call, lane);
 }

@@ -20,7 +20,8 @@ typedef struct pqp_run {
     pqpool_error *errors;                /* the owner's, or NULL */
     void (*finished)(struct pqp_run *r); /* NULL: the caller blocks */
     void *owner;
-    _Atomic int holds; /* who still looks at it: freed by the last */
+    _Atomic int withdrawn; /* not to be placed any more */
+    _Atomic int holds;     /* who still looks at it: freed by the last */
     pqp_turn turn;
     bool atomic;       /* all or nothing */
     bool alone;        /* on a connection where nothing else runs */

@@ -721,6 +721,9 @@ static void terminated(void)
         const char *name;
     } kinds[] = {{0, "plain"}, {PQPOOL_READ_ONLY, "READ_ONLY"}, {PQPOOL_IDEMPOTENT, "IDEMPOTENT"}};
     for (int i = 0; i < 3; i++) {
+        if (!eventually(backends(ctl, APP) ==
+                        0)) /* those of the pools before may still be on their way out */
+            bail("a server process of an earlier pool stays");
         pqpool *pool = open_pool(ONE_LANE, NULL);
         lock_gate();
         pqpool_ticket *head = submit_stmt(

@@ -72,6 +72,17 @@ for my $loop (qw(epoll poll uv event ev)) {
     };
 }
 
+subtest 'B14: what sharing gives, and what it does not' => sub {
+    my $program = "$examples/side_by_side";
+    my ($status, $out, $err) = run_program($program, 'application_name=side_by_side pool_log_level=error');
+    is($status, 0, 'all statements have their answers');
+    is($err, '', 'without a complaint');
+    like($out, qr/^\| quick ones, shared \| 1 \|/m, 'four quick statements side by side take one connection');
+    like($out, qr/^\| busy ones, shared \| 1 \|/m, 'so do four busy ones, one after another in its server process');
+    like($out, qr/^\| busy ones, PQPOOL_SLOW \| 4 \|/m, 'flagged as slow, each has one');
+    fails($program);
+};
+
 subtest 'B13: when a connection is given back' => sub {
     my $program = "$examples/return_time";
     my $began = time;
