@@ -3,9 +3,9 @@
 
 #define APP "tickets"
 #define NAMED "application_name=" APP " "
-#define ONE_LANE NAMED "pool_shared_max=1 "
+#define ONE_LANE NAMED "pool_shared_max=1 pool_stall_threshold=60s "
 /* One at a time, and only a lease beside it: what comes second is not sent. */
-#define NARROW ONE_LANE "pool_pipeline_depth=1 pool_max_size=2 pool_stall_threshold=60s "
+#define NARROW ONE_LANE "pool_pipeline_depth=1 pool_max_size=2 "
 
 static PGconn *ctl, *locker;
 
@@ -94,6 +94,7 @@ static void pool_ends(pqpool *pool)
 {
     quiet(pool);
     close_pool(pool);
+    ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
 }
 
 /* ---- submit and wait ---- */
@@ -358,7 +359,7 @@ static void abandoned_between_connections(void)
     fetch_fails(head, PQPOOL_ELOST, PQPOOL_UNKNOWN, "B10: the one that was running is UNKNOWN");
     quiet(pool);
     is_int(effects(140), 0, "B9: those behind it, given up before they were sent again, never run");
-    close_pool(pool);
+    pool_ends(pool);
 }
 
 /* ---- races ---- */
@@ -446,6 +447,7 @@ static void a_thousand(pqpool *pool)
 {
     static heap_of h;
     unsigned seed = 7;
+    int64_t connects = stats(pool).connects;
     for (int k = 0; k < OUT; k++) {
         h.numbers[k] = 5000 + k;
         h.tickets[k] = submit_number(pool, "select $1::int", h.numbers[k]);
@@ -459,7 +461,7 @@ static void a_thousand(pqpool *pool)
     }
     in_threads(COLLECTORS, collect, &h);
     is_int(h.right, OUT, "B4: fetched in random order by eight threads, each has its own answer");
-    is_int(stats(pool).connects, 1, "B2: on one connection");
+    is_int(stats(pool).connects, connects, "B2: and no connection was made for them");
     quiet(pool);
 }
 
@@ -763,21 +765,16 @@ int main(void)
     races(pool);
     a_thousand(pool);
     pool_ends(pool);
-    ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
     pool = open_pool(NARROW, NULL);
     copied(pool);
     abandoned(pool);
     pool_ends(pool);
-    ok(eventually(backends(ctl, APP) == 0), "nor does this one");
     abandoned_in_the_queue();
-    ok(eventually(backends(ctl, APP) == 0), "nor this");
     abandoned_between_connections();
-    ok(eventually(backends(ctl, APP) == 0), "nor this");
     unattended();
     unattended_unsent();
     no_queue();
     holds_nothing();
-    ok(eventually(backends(ctl, APP) == 0), "nor these");
     closed_at_once();
     closed_in_time();
     closed_while_waiting();

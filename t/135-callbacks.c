@@ -87,6 +87,7 @@ static void pool_ends(pqpool *pool)
     ok(eventually(stats(pool).promised == 0), "no callback is owed in the end");
     ok(!readable(pool), "and the descriptor is silent");
     close_pool(pool);
+    ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
 }
 
 /* ---- the descriptor ---- */
@@ -835,14 +836,10 @@ int main(void)
     inside(pool);
     slow_consumer(pool);
     pool_ends(pool);
-    ok(eventually(backends(ctl, APP) == 0), "a freed pool leaves no server process behind");
     troubled();
-    ok(eventually(backends(ctl, APP) == 0), "nor do these");
     leases();
     first_come();
-    ok(eventually(backends(ctl, APP) == 0), "nor do these");
     broken();
-    ok(eventually(backends(ctl, APP) == 0), "nor these");
     closed_between();
     closed_in_the_middle();
     PQfinish(ctl);

@@ -75,9 +75,19 @@ static char *pids(void)
 
 /* ---- fork ---- */
 
+/* What the child of a fork finds in its memory. */
+typedef struct inherited {
+    pqpool *pool;
+    pqpool_lease *lease;
+    pqpool_ticket *ticket;
+} inherited;
+
 /* In the child: what each function answers; reports the name of the first that is wrong. */
-static const char *wrong_in_child(pqpool *pool, pqpool_lease *lease, pqpool_ticket *ticket)
+static const char *try_all(void *arg)
 {
+    pqpool *pool = ((inherited *)arg)->pool;
+    pqpool_lease *lease = ((inherited *)arg)->lease;
+    pqpool_ticket *ticket = ((inherited *)arg)->ticket;
     pqpool_error err;
     pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select 1"};
     pqpool_stats_data figures = {PQPOOL_STATS};
@@ -124,8 +134,11 @@ static const char *wrong_in_child(pqpool *pool, pqpool_lease *lease, pqpool_tick
     return NULL;
 }
 
-/* Forks, has the child do that, and says what came of it; NULL: all was refused. */
-static const char *in_child(pqpool *pool, pqpool_lease *lease, pqpool_ticket *ticket, bool plain_exit)
+/*
+ * Forks, and has the child work; returns what it says is wrong, NULL if nothing is. It says so by a pipe: its exit
+ * status belongs to whatever watches the process.
+ */
+static const char *in_child(const char *(*work)(void *), void *arg, bool plain_exit)
 {
     static char said[200];
     int pipe_fds[2];
@@ -135,12 +148,13 @@ static const char *in_child(pqpool *pool, pqpool_lease *lease, pqpool_ticket *ti
     pid_t child = fork();
     if (child == 0) {
         alarm(10 * (unsigned)tap_slowness()); /* alarms are not inherited */
-        const char *wrong = wrong_in_child(pool, lease, ticket);
-        if (wrong && write(pipe_fds[1], wrong, strlen(wrong)) < 0)
+        const char *wrong = work(arg);
+        const char *word = wrong ? wrong : "ok";
+        if (write(pipe_fds[1], word, strlen(word)) < 0)
             _exit(2);
         if (plain_exit)
-            exit(wrong != NULL); /* destructors, handlers */
-        _exit(wrong != NULL);
+            exit(0); /* destructors, handlers */
+        _exit(0);
     }
     close(pipe_fds[1]);
     ssize_t n = read(pipe_fds[0], said, sizeof said - 1);
@@ -149,9 +163,9 @@ static const char *in_child(pqpool *pool, pqpool_lease *lease, pqpool_ticket *ti
     int status = -1;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         continue;
-    if (!WIFEXITED(status))
-        snprintf(said, sizeof said, "the child was ended by signal %d", WTERMSIG(status));
-    return said[0] ? said : NULL;
+    if (!WIFEXITED(status) || !said[0])
+        snprintf(said, sizeof said, "the child ended with status %#x", (unsigned)status);
+    return strcmp(said, "ok") == 0 ? NULL : said;
 }
 
 typedef struct user {
@@ -190,7 +204,7 @@ static void forked(void)
     char *before = pids();
 
     for (int plain = 0; plain < 2; plain++) {
-        const char *said = in_child(pool, &lease, plain ? running : done, plain);
+        const char *said = in_child(try_all, &(inherited){pool, &lease, plain ? running : done}, plain);
         ok(!said, "in a forked child every call is refused with EFORKED, at once%s%s", said ? ": " : "",
            said ? said : "");
     }
@@ -240,16 +254,20 @@ static void keep_using(int i, void *arg)
     }
 }
 
-/* In the child. A child of a process with threads may use what is safe there; a pool takes malloc, which the C
- * library makes so. The sanitizers' malloc and threads don't work there. */
-static bool opens_its_own(void)
+/* A child of a process with threads may use what is safe there; a pool takes malloc, which the C library makes so.
+ * The sanitizers' malloc and threads don't work there. */
+static const char *open_another(void *pool)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return true;
-#else
+    pqpool_error err;
+    if (pqpool_exec(pool, "select 1", &err) || err.code != PQPOOL_EFORKED ||
+        pqpool_free(pool) != PQPOOL_EFORKED)
+        return "the parent's pool is not refused";
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     pqpool *own = open_pool(NAMED, NULL);
-    return answers(own) && pqpool_close(own, 2000) == PQPOOL_OK && pqpool_free(own) == PQPOOL_OK;
+    if (!answers(own) || pqpool_close(own, 2000) != PQPOOL_OK || pqpool_free(own) != PQPOOL_OK)
+        return "a pool of its own does not work";
 #endif
+    return NULL;
 }
 
 static void forked_under_load(void)
@@ -261,21 +279,12 @@ static void forked_under_load(void)
     crew_start(&c, 4, keep_using, &l);
     if (!eventually(l.right > 20))
         bail("no load");
-    fflush(stdout);
     for (int i = 0; i < CHILDREN; i++) {
-        int before = l.right, status = -1;
-        pid_t child = fork();
-        if (child == 0) {
-            alarm(10 * (unsigned)tap_slowness());
-            pqpool_error err;
-            bool refused = !pqpool_exec(l.pool, "select 1", &err) && err.code == PQPOOL_EFORKED &&
-                           pqpool_free(l.pool) == PQPOOL_EFORKED;
-            bool fine = opens_its_own();
-            _exit(!refused + 2 * !fine);
-        }
-        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-            continue;
-        children_right += WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        int before = l.right;
+        const char *said = in_child(open_another, l.pool, false);
+        children_right += !said;
+        if (said)
+            diag("%s", said);
         if (!eventually(l.right > before + 20))
             break;
     }
@@ -370,11 +379,11 @@ static void in_storm(int i, void *arg)
 
 static void interrupted(void)
 {
-    struct sigaction sa = {.sa_handler = count_signal}, before; /* without SA_RESTART */
-    sigaction(SIGUSR2, &sa, &before);
+    struct sigaction sa = {.sa_handler = count_signal}; /* without SA_RESTART */
+    sigaction(SIGUSR2, &sa, NULL);
     storm st = {.pool = open_pool(NAMED "pool_max_size=6", NULL)};
     in_threads(8, in_storm, &st);
-    sigaction(SIGUSR2, &before, NULL);
+    signal(SIGUSR2, SIG_IGN);
     ok(signals > 500, "every caller was interrupted 1000 times a second (%lld times)", (long long)signals);
     is_int(st.wrong, 0, "and no call failed for it");
     is_int(st.statements, 2 * STORM_ROUNDS, "neither a statement");
@@ -388,9 +397,9 @@ static void interrupted(void)
 /* The whole process, as an interval timer of the service's would: whichever thread it meets. */
 static void interval_timer(void)
 {
-    struct sigaction sa = {.sa_handler = count_signal}, before;
+    struct sigaction sa = {.sa_handler = count_signal};
     struct itimerval every = {{0, 1000}, {0, 1000}}, off = {{0, 0}, {0, 0}};
-    sigaction(SIGPROF, &sa, &before);
+    sigaction(SIGPROF, &sa, NULL);
     signals = 0;
     load l = {.pool = open_pool(NAMED "pool_max_size=4", NULL)};
     crew c;
@@ -400,7 +409,7 @@ static void interval_timer(void)
     l.stop = 1;
     crew_join(&c);
     setitimer(ITIMER_PROF, &off, NULL);
-    sigaction(SIGPROF, &before, NULL);
+    signal(SIGPROF, SIG_IGN); /* one may be on its way */
     ok(l.wrong == 0 && l.right > 0, "and no call fails for it (%d right, %d wrong)", l.right, l.wrong);
     close_pool(l.pool);
 }
