@@ -361,9 +361,10 @@ pqpool_ticket *pqpool_submit(pqpool *pool, const pqpool_stmt *stmt, pqpool_error
 
 /*
  * Waits for a ticket's answer, from any thread, for timeout_ms (0: only looks; -1 or PQPOOL_DEFAULT: until it is
- * there; the statement's own time-out ends it too). Returns what pqpool_exec_stmt() would. NULL with EPENDING: it
- * is not there yet, and the ticket lives on. NULL with EBUSY: another thread is waiting for it just now. After any
- * other return the ticket is gone. Works on a closed pool too.
+ * there; the statement's own time-out ends it too). Returns what pqpool_exec_stmt() would, and the ticket is gone. NULL
+ * with EPENDING: the answer is not there yet; with EBUSY: another thread is waiting for it just now; with EINVAL or
+ * EFORKED: the call was wrong. After these the ticket lives on, and what becomes of the statement is not known yet
+ * (UNKNOWN). Works on a closed pool too.
  */
 PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err) PQPOOL_MUST_CHECK;
 

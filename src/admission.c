@@ -44,8 +44,10 @@ static pqpool_code explain_timeout(pqpool *p, const pqp_waiter *w, int64_t waite
     return PQPOOL_ETIMEDOUT;
 }
 
-/* Whether the caller may stand in the queue; if not, why. Called when he already stands there. */
-static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, pqp_time now, pqpool_error *err)
+/* Whether the caller may stand in the queue; if not, why. Called when he already stands there. One who has stood
+ * there before has his place. */
+static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, const pqp_turn *turn, pqp_time now,
+                                  pqpool_error *err)
 {
     if (p->refused && pqp_fleet_live_locked(p) == 0 && now < p->next_attempt) {
         if (err)
@@ -62,7 +64,7 @@ static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, pqp_time now, pqpool
                 ? "no shared connection has room, max_size (%d) is reached or no server answers, and wait=off"
                 : "no connection is idle, max_size (%d) is reached or no server answers, and wait=off",
             (int)p->options.max_size);
-    if (p->options.queue_limit > 0 && waiting > p->options.queue_limit)
+    if (p->options.queue_limit > 0 && waiting > p->options.queue_limit && !turn->stood)
         return pqp_refuse(err, PQPOOL_EQUEUEFULL, "%d callers wait for a connection already (queue_limit)",
                           (int)p->options.queue_limit);
     if (w->deadline <= now)
@@ -79,14 +81,15 @@ static void note_timeout(pqpool *p, const pqp_waiter *w, pqp_time now)
     pqp_fleet_event_locked(p, PQPOOL_EVENT_TIMEOUT, NULL, (now - w->since) / 1000, NULL);
 }
 
-static pqpool_code enter(pqpool *p, pqp_waiter *w, pqp_turn turn, pqpool_error *err)
+static pqpool_code enter(pqpool *p, pqp_waiter *w, pqp_turn *turn, pqpool_error *err)
 {
     pqp_time now = pqp_now();
-    pqp_queue_enter(&p->queue, w, w->want, turn);
+    pqp_queue_enter(&p->queue, w, w->want, *turn);
     pqp_pool_settle_locked(p);
     if (!w->queued) /* served, or being served */
         return PQPOOL_OK;
-    pqpool_code code = check_queueing(p, w, now, err);
+    pqpool_code code = check_queueing(p, w, turn, now, err);
+    turn->stood = true;
     if (code != PQPOOL_OK) {
         pqp_queue_leave(&p->queue, w);
     } else if (w->told && w->deadline < p->alarm) {
@@ -101,7 +104,7 @@ pqpool_code pqp_admission_enter(pqpool *p, pqp_waiter *w, pqp_turn *turn, pqpool
     pqp_pool_lock(p);
     pqp_queue_take_turn(&p->queue, turn, pqp_now());
     pqpool_code code =
-        p->closing ? pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed") : enter(p, w, *turn, err);
+        p->closing ? pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed") : enter(p, w, turn, err);
     pqp_pool_unlock(p);
     return code;
 }

@@ -80,7 +80,7 @@ struct pqpool {
 };
 
 /* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
-enum { PQP_RUN_SIZE = 400 };
+enum { PQP_RUN_SIZE = 416 };
 
 /* ---- counting ---- */
 

@@ -74,6 +74,7 @@ void pqp_sleeper_fini(void *sleeper);
 typedef struct pqp_turn {
     uint64_t ticket; /* 0: not given yet; lower ones are served first */
     pqp_time since;
+    bool stood; /* he has been admitted to the queue once */
 } pqp_turn;
 
 void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now); /* unless he has one */

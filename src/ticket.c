@@ -218,13 +218,13 @@ bool pqp_ticket_done(const pqpool_ticket *t)
 PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err)
 {
     if (pqp_swap(&t->awaited, 1)) {
-        pqp_refuse(err, PQPOOL_EBUSY, "another thread waits for this ticket");
+        pqp_fail(err, PQPOOL_EBUSY, PQPOOL_UNKNOWN, "another thread waits for this ticket");
         return NULL;
     }
     if (pqp_parker_wait(&t->run->call.parker, deadline) != WORD_OVER) {
         pqp_store(&t->awaited, 0);
-        pqp_refuse(err, PQPOOL_EPENDING,
-                   "the statement has not ended yet; the ticket can be waited for again");
+        pqp_fail(err, PQPOOL_EPENDING, PQPOOL_UNKNOWN,
+                 "the statement has not ended yet; the ticket can be waited for again");
         return NULL;
     }
     PGresult *result = t->results[0];
