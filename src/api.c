@@ -143,7 +143,7 @@ pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpo
     if (code == PQPOOL_OK)
         code = pqp_options_check(&options, err);
     if (code == PQPOOL_OK)
-        code = pqp_pool_reconfigure_locked(pool, &options, err);
+        code = pqp_fleet_reconfigure_locked(pool, &options, err);
     pqp_pool_unlock(pool);
     return pqp_life_leave(pool, code);
 }
@@ -191,21 +191,31 @@ pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err)
     return pqpool_acquire_within(pool, PQPOOL_DEFAULT, lease, err);
 }
 
+/* A time-out as an absolute deadline; PQPOOL_DEFAULT: acquire_timeout. */
+static pqpool_code deadline_of(pqpool *pool, int timeout_ms, pqp_time *deadline, pqpool_error *err)
+{
+    if (timeout_ms < PQPOOL_DEFAULT)
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
+                          timeout_ms);
+    *deadline = pqp_deadline(pqp_now(),
+                             timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms);
+    return PQPOOL_OK;
+}
+
 pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err)
 {
     if (!lease)
         return pqp_refuse(err, PQPOOL_EINVAL, "lease is NULL");
     *lease = (pqpool_lease){0};
+    pqp_time deadline;
     pqpool_code code = pqp_life_check(pool, err);
+    if (code == PQPOOL_OK)
+        code = deadline_of(pool, timeout_ms, &deadline, err);
     if (code != PQPOOL_OK)
         return code;
-    if (timeout_ms < PQPOOL_DEFAULT)
-        return pqp_refuse(err, PQPOOL_EINVAL,
-                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
-                          timeout_ms);
-    int64_t ms = timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms;
     pqp_life_enter(pool);
-    return pqp_life_leave(pool, pqp_lease_acquire(pool, pqp_deadline(pqp_now(), ms), lease, err));
+    return pqp_life_leave(pool, pqp_lease_acquire(pool, deadline, lease, err));
 }
 
 static pqpool_code end_lease(pqpool_lease *lease, bool discard)
@@ -431,14 +441,13 @@ pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *option
             return pqp_refuse(err, PQPOOL_EINVAL, "flags and scope must be 0 in this version");
         timeout_ms = options->timeout_ms;
     }
-    if (timeout_ms < PQPOOL_DEFAULT)
-        return pqp_refuse(err, PQPOOL_EINVAL,
-                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
-                          timeout_ms);
-    int64_t ms = timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms;
+    pqp_time deadline;
+    code = deadline_of(pool, timeout_ms, &deadline, err);
+    if (code != PQPOOL_OK)
+        return code;
     pqp_error_clear(err);
     pqp_life_enter(pool);
-    return pqp_life_leave(pool, pqp_request_lease(pool, pqp_deadline(pqp_now(), ms), callback, arg, err));
+    return pqp_life_leave(pool, pqp_request_lease(pool, deadline, callback, arg, err));
 }
 
 int pqpool_fd(pqpool *pool)

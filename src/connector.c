@@ -199,7 +199,7 @@ static void *run(void *arg)
     int counted = !job->orphaned;
     pqp_pool_unlock(p);
     free(job);
-    pqp_pool_unref(p, counted); /* last of all: who frees the pool waits for it */
+    pqp_fleet_unref(p, counted); /* last of all: who frees the pool waits for it */
     return NULL;
 }
 
@@ -242,7 +242,7 @@ static void take_back(pqp_job *job)
     job->slot->job = NULL;
     pqp_mutex_unlock(&p->mu); /* not by the usual way: that would order the same again at once */
     free(job);
-    pqp_pool_unref(p, 1);
+    pqp_fleet_unref(p, 1);
 }
 
 bool pqp_connector_start(pqpool *p)

@@ -1,7 +1,170 @@
-/* fleet: counting and moving; fleet.h says how it stands to pool. */
+/* fleet: making it, counting and moving; fleet.h says how it stands to pool. */
 #include "fleet.h"
 
+#include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
+
+/* ---- life ---- */
+
+static void mirror_options(pqpool *p)
+{
+    const pqp_options *o = &p->options;
+    pqp_store(&p->acquire_timeout_ms, o->acquire_timeout);
+    pqp_store(&p->statement_timeout_ms, o->statement_timeout > 0 ? o->statement_timeout : -1);
+    pqp_store(&p->slow_ms, o->slow_statement);
+    pqp_store(&p->stall_time, o->stall_threshold > 0 ? o->stall_threshold * PQP_MS : PQP_NEVER);
+    pqp_store(&p->slow_lane_time, o->slow_lane_threshold > 0 ? o->slow_lane_threshold * PQP_MS : PQP_NEVER);
+    pqp_store(&p->depth, (int)o->pipeline_depth);
+    pqp_store(&p->test_on_borrow, o->test_on_borrow != 0);
+    pqp_store(&p->lanes_limit, PQP_MIN(o->shared_max, PQP_MAX(1, o->max_size - 1)));
+    pqp_store(&p->events.level, (int)o->log_level);
+}
+
+static bool init_stores(pqpool *p, int plans)
+{
+    if (pqp_depot_init(&p->sleepers, sizeof(pqp_sleeper), pqp_sleeper_init, pqp_sleeper_fini) != 0)
+        return false;
+    if (pqp_depot_init(&p->runs, PQP_RUN_SIZE, pqp_call_init, pqp_call_fini) != 0)
+        goto no_runs;
+    if (pqp_depot_init(&p->stmts, sizeof(pqp_stmt), NULL, NULL) != 0)
+        goto no_stmts;
+    if (pqp_plans_init(&p->plans, plans) != 0)
+        goto no_plans;
+    if (pqp_delivery_init(&p->delivery) == 0)
+        return true;
+    pqp_plans_fini(&p->plans);
+no_plans:
+    pqp_depot_fini(&p->stmts);
+no_stmts:
+    pqp_depot_fini(&p->runs);
+no_runs:
+    pqp_depot_fini(&p->sleepers);
+    return false;
+}
+
+static void fini_stores(pqpool *p)
+{
+    pqp_delivery_fini(&p->delivery);
+    pqp_plans_fini(&p->plans);
+    pqp_depot_fini(&p->stmts);
+    pqp_depot_fini(&p->runs);
+    pqp_depot_fini(&p->sleepers);
+}
+
+static bool init_descriptors(pqpool *p)
+{
+    p->keeper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event kick = {.events = EPOLLIN, .data.ptr = NULL};
+    if (p->keeper_fd >= 0 && p->epoll_fd >= 0 &&
+        epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->keeper_fd, &kick) == 0)
+        return true;
+    if (p->keeper_fd >= 0)
+        close(p->keeper_fd);
+    if (p->epoll_fd >= 0)
+        close(p->epoll_fd);
+    return false;
+}
+
+pqpool *pqp_fleet_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
+                      pqpool_error *err)
+{
+    pqpool *p = calloc(1, sizeof *p);
+    if (!p)
+        goto no_pool;
+    p->options = *options;
+    p->warm = (int)options->initial_size;
+    p->refs = 1;
+    p->due = p->alarm = PQP_NEVER;
+    if (*options->name)
+        snprintf(p->name, sizeof p->name, "%s", options->name);
+    else if (!pqp_target_name(target, p->name, sizeof p->name))
+        goto no_events;
+    if (pqp_events_init(&p->events, hooks, p->name) != 0)
+        goto no_events;
+    mirror_options(p);
+    if (!init_stores(p, (int)options->statement_cache_size))
+        goto no_stores;
+    if (!init_descriptors(p))
+        goto no_descriptors;
+    if (pqp_mutex_init(&p->mu, PQP_RANK_POOL) != 0)
+        goto no_mutex;
+    if (pqp_cond_init(&p->changed) != 0)
+        goto no_cond;
+    if (!pqp_slots_grow(&p->slots, (int)options->max_size))
+        goto no_slots;
+    p->target = *target;
+    *target = (pqp_target){0};
+    return p;
+
+no_slots:
+    pqp_slots_fini(&p->slots);
+    pqp_cond_destroy(&p->changed);
+no_cond:
+    pqp_mutex_destroy(&p->mu);
+no_mutex:
+    close(p->keeper_fd);
+    close(p->epoll_fd);
+no_descriptors:
+    fini_stores(p);
+no_stores:
+    pqp_events_fini(&p->events);
+no_events:
+    free(p);
+no_pool:
+    pqp_refuse(err, PQPOOL_ENOMEM, "not enough memory or descriptors to open a pool");
+    return NULL;
+}
+
+static void destroy(pqpool *p)
+{
+    for (int i = 0; i < p->slots.count; i++) {
+        pqp_session_close(p->slots.all[i]->conn); /* what an errand gave back when the keeper had ended */
+        pqp_lane *lane = p->slots.all[i]->lane;
+        if (!lane)
+            continue;
+        pqp_wire_fini(&lane->wire);
+        pqp_lane_fini(lane);
+        free(lane);
+    }
+    pqp_slots_fini(&p->slots);
+    pqp_cond_destroy(&p->changed);
+    pqp_mutex_destroy(&p->mu);
+    close(p->keeper_fd);
+    close(p->epoll_fd);
+    fini_stores(p);
+    pqp_events_fini(&p->events);
+    pqp_target_fini(&p->target);
+    p->magic = 0;
+    free(p);
+}
+
+void pqp_fleet_unref(pqpool *p, int jobs)
+{
+    pqp_mutex_lock(&p->mu);
+    p->jobs -= jobs;
+    bool last = --p->refs == 0;
+    pqp_cond_broadcast(&p->changed);
+    pqp_mutex_unlock(&p->mu);
+    if (last)
+        destroy(p);
+}
+
+pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options, pqpool_error *err)
+{
+    if (!pqp_slots_grow(&p->slots, (int)options->max_size))
+        return pqp_no_memory(err);
+    bool timeout_changed = options->statement_timeout != p->options.statement_timeout;
+    p->options = *options;
+    mirror_options(p);
+    if (timeout_changed) /* their sessions have the old one */
+        for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
+            pqp_fleet_drain_locked(p, s);
+    p->kick = true;
+    return PQPOOL_OK;
+}
 
 /* ---- counting ---- */
 

@@ -82,6 +82,17 @@ struct pqpool {
 /* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
 enum { PQP_RUN_SIZE = 416 };
 
+/* ---- making and unmaking ---- */
+
+/* Everything but threads. name, target and options are taken over. */
+pqpool *pqp_fleet_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
+                      pqpool_error *err) PQP_MUSTCHECK;
+void pqp_fleet_unref(pqpool *p, int jobs); /* with so many errands ended; no lock held */
+
+/* Takes new options into force; the mutex is held. */
+pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options,
+                                         pqpool_error *err) PQP_MUSTCHECK;
+
 /* ---- counting ---- */
 
 /* Shared connections, there or being made; those of one caller alone are not among them. */

@@ -69,7 +69,7 @@ pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpo
         pqp_no_memory(err);
         goto done;
     }
-    p = pqp_pool_new(options, target, hooks, err);
+    p = pqp_fleet_new(options, target, hooks, err);
     if (!p)
         goto done;
     p->process = atomic_load(&process);
@@ -77,7 +77,7 @@ pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpo
     int rc = pqp_keeper_start(p);
     if (rc != 0) {
         pqp_refuse(err, PQPOOL_ENOMEM, "the pool's thread could not be started: %s", strerror(rc));
-        pqp_pool_unref(p, 0);
+        pqp_fleet_unref(p, 0);
         p = NULL;
         goto done;
     }
@@ -177,6 +177,6 @@ pqpool_code pqp_life_free(pqpool *p)
         pqp_cond_wait(&p->changed, &p->mu, end);
     pqp_mutex_unlock(&p->mu);
     p->magic = 0;
-    pqp_pool_unref(p, 0); /* an errand that hangs in the resolver frees the memory when it is let go */
+    pqp_fleet_unref(p, 0); /* an errand that hangs in the resolver frees the memory when it is let go */
     return PQPOOL_OK;
 }

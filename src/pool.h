@@ -11,11 +11,6 @@
 
 #include "fleet.h"
 
-/* Everything but threads. name, target and options are taken over. */
-pqpool *pqp_pool_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
-                     pqpool_error *err) PQP_MUSTCHECK;
-void pqp_pool_unref(pqpool *p, int jobs); /* with so many errands ended; no lock held */
-
 void pqp_pool_lock(pqpool *p);
 void pqp_pool_unlock(pqpool *p);  /* the one way out: settles, sends, wakes, tells */
 void pqp_pool_settle(void *pool); /* something may have changed; no lock held */
@@ -31,10 +26,6 @@ pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket);
 void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, const char *reason);
 
 void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why);
-
-/* Takes new options into force; the mutex is held. */
-pqpool_code pqp_pool_reconfigure_locked(pqpool *p, const pqp_options *options,
-                                        pqpool_error *err) PQP_MUSTCHECK;
 
 /* What jobs report; each moves the slot. */
 void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid);
