@@ -161,7 +161,8 @@ pqpool *pqpool_open_params(const char *const *keywords, const char *const *value
  * and leases have drain_ms to end (-1: as long as it takes); then shared connections are cut, and the
  * statements on them fail with ELOST. A lease that is still out stays the caller's, and its connection is
  * closed when it comes back.
- * Idempotent; may be called from any thread, and from a hook with drain_ms 0. The handle stays valid:
+ * A lease that pqpool_acquire_cb() has been granted is out too, before its callback has run: keep dispatching meanwhile,
+ * or give a limit. Idempotent; may be called from any thread, and from a hook with drain_ms 0. The handle stays valid:
  * release, discard, wait, abandon, dispatch, get, name and stats still work. PQPOOL_OK when all ended in time, ETIMEDOUT when
  * something had to be cut or a lease is still out.
  */

@@ -86,9 +86,9 @@ static pqpool_code enter(pqpool *p, pqp_waiter *w, pqp_turn *turn, pqpool_error 
     pqp_time now = pqp_now();
     pqp_queue_enter(&p->queue, w, w->want, *turn);
     pqp_pool_settle_locked(p);
-    if (!w->queued) /* served, or being served */
+    if (!w->queued && !w->making) /* served: no longer ours to look at */
         return PQPOOL_OK;
-    pqpool_code code = check_queueing(p, w, turn, now, err);
+    pqpool_code code = w->queued ? check_queueing(p, w, turn, now, err) : PQPOOL_OK;
     turn->stood = true;
     if (code != PQPOOL_OK) {
         pqp_queue_leave(&p->queue, w);

@@ -118,7 +118,7 @@ static void share_slot(pqp_job *job)
     pqp_session_terms session = {0};
     pqp_pool_lock(p);
     pqp_lane_terms terms = {.window = (int)p->options.pipeline_depth};
-    int64_t timeout_ms = p->options.statement_timeout;
+    int64_t timeout_ms = job->slot->told_timeout = p->options.statement_timeout;
     pqp_pool_unlock(p);
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
                  pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline);

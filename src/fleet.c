@@ -189,11 +189,13 @@ int pqp_fleet_lanes_locked(const pqpool *p)
     return n;
 }
 
-int pqp_fleet_underway_locked(const pqpool *p)
+int pqp_fleet_underway_locked(const pqpool *p, bool late)
 {
-    int n = in(p, PQP_SLOT_CONNECTING) + in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_DRAINING);
+    int n = in(p, PQP_SLOT_CONNECTING) + in(p, PQP_SLOT_PROBING);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
         n += !s->to_lane;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head; s; s = s->link.next)
+        n += (late && s->for_owner) || (pqp_load(&s->lane->load) == 0 && pqp_load(&s->lane->users) == 0);
     return n;
 }
 
@@ -222,7 +224,7 @@ int pqp_fleet_demand_locked(pqpool *p, pqp_time now)
 
 int pqp_fleet_waiting_locked(pqpool *p)
 {
-    int sharers = p->queue.sharers.count, spare = pqp_fleet_underway_locked(p) - p->queue.owners.count;
+    int sharers = p->queue.sharers.count, spare = pqp_fleet_underway_locked(p, false) - p->queue.owners.count;
     int owners = PQP_MAX(0, -spare);
     if (sharers == 0 || pqp_fleet_building_locked(p) > 0)
         return owners;
@@ -370,6 +372,7 @@ void pqp_fleet_drain_locked(pqpool *p, pqp_slot *slot)
         if (pqp_load(&p->lanes[i]) == slot->lane)
             pqp_store(&p->lanes[i], NULL);
     pqp_flight_retire(slot->lane);
+    slot->for_owner = false;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_DRAINING, pqp_now());
     p->kick = true;
 }
@@ -413,8 +416,9 @@ pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *ch
             continue; /* it has closed just now */
         if (pqp_lane_reserve(best, members))
             return best;
+        bool full = pqp_load(&best->load) >= best->window; /* and the others fuller */
         pqp_lane_unpin(best);
-        if (pqp_load(&best->load) >= best->window) /* even the emptiest is full */
+        if (full)
             return NULL;
     }
 }

@@ -99,8 +99,9 @@ pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options,
 int pqp_fleet_lanes_locked(const pqpool *p);
 /* Being made for any caller. */
 int pqp_fleet_building_locked(const pqpool *p);
-/* On their way to be idle. */
-int pqp_fleet_underway_locked(const pqpool *p);
+/* On their way to be idle, with nothing that could keep them. `late`: also lanes that are being drained for a caller,
+ * and still have statements on them, which may take any time. */
+int pqp_fleet_underway_locked(const pqpool *p, bool late);
 /* Statements wait, and no shared connection that could take them is there or being made. */
 bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now);
 /* Connections that those who wait could use, at most. */

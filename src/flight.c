@@ -93,7 +93,7 @@ bool pqp_flight_due(const pqp_stmt *m, pqp_time now)
     return m->state == PQP_STMT_SENT && !m->given_up && now >= m->deadline;
 }
 
-void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code)
+static void take_out(pqp_lane *l, pqp_stmt *m, pqpool_code code)
 {
     m->code = code;
     m->outcome = m->state == PQP_STMT_SENT ? PQPOOL_UNKNOWN : PQPOOL_NOT_SENT;
@@ -104,10 +104,23 @@ void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code)
         pqp_stmt_list_remove(&l->backlog, m);
         leave(l, m);
     }
+}
+
+void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code)
+{
+    take_out(l, m, code);
     if (m->call->over)
         end_member(l, m->call);
     else
         m->call->remaining--; /* its owner is here himself */
+}
+
+void pqp_flight_drop_due(pqp_lane *l, pqp_time now)
+{
+    for (pqp_stmt *m; (m = l->backlog.head) && pqp_flight_due(m, now);) {
+        take_out(l, m, PQPOOL_ETIMEDOUT);
+        end_member(l, m->call);
+    }
 }
 
 /*
@@ -220,8 +233,8 @@ void pqp_flight_lose(pqp_lane *l, const pqp_answer *fatal)
         return;
     pqp_proof proof = fatal ? fatal->proof : PQP_PROOF_NONE;
     l->dead = true;
+    pqp_store(&l->ended, 1); /* before: pqp_lane_admit() has it the other way round */
     pqp_store(&l->accepting, 0);
-    pqp_poke(&l->ended, 1);
     if (!l->condemned)
         l->tp->describe(&l->wire, fatal ? fatal->result : NULL, &l->why);
     l->want_write = false;
@@ -248,8 +261,8 @@ void pqp_flight_condemn(pqp_lane *l, const char *reason, const char *culprit)
     if (l->condemned || l->dead)
         return;
     l->condemned = true;
+    pqp_store(&l->ended, 1); /* before: pqp_lane_admit() has it the other way round */
     pqp_store(&l->accepting, 0);
-    pqp_poke(&l->ended, 1);
     pqp_fail(&l->why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "the shared connection was closed: %s%s%.200s", reason,
              culprit ? ": " : "", culprit ? culprit : "");
     pqp_flight_return_backlog(l);

@@ -169,6 +169,8 @@ void pqp_flight_return_backlog(pqp_lane *l); /* unsent, to its owners */
 bool pqp_flight_due(const pqp_stmt *m, pqp_time now); /* it has no answer and its time is over */
 /* It gets no answer: unsent, it leaves the lane; in flight, it keeps its place. */
 void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code);
+/* What is past its time at the front of the backlog is not sent; its owners are told. */
+void pqp_flight_drop_due(pqp_lane *l, pqp_time now);
 void pqp_flight_fence_stall(pqp_lane *l); /* the head, or whether it is given up, has changed */
 
 bool pqp_flight_drives(const pqp_lane *l, const pqp_call *call);

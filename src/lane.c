@@ -267,6 +267,9 @@ void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
 void pqp_lane_admit(pqp_lane *l)
 {
     pqp_store(&l->accepting, 1);
+    if (pqp_load(
+            &l->ended)) /* lost just now: without this it would accept for ever, and return what it gets */
+        pqp_store(&l->accepting, 0);
 }
 
 /* The count goes up first and the look comes second; whoever closes the lane does it the other way round. */

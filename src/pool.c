@@ -143,7 +143,7 @@ static void use_parked(pqpool *p, pqp_time now)
            (w = pqp_queue_first(&p->queue, pqp_fleet_lane_needed_locked(p, now)))) {
         if (w->want == PQP_WANT_ALONE)
             put_alone(p, w, slot, now);
-        else if (w->want == PQP_WANT_LEASE && p->queue.owners.count > pqp_fleet_underway_locked(p))
+        else if (w->want == PQP_WANT_LEASE && p->queue.owners.count > pqp_fleet_underway_locked(p, true))
             pqp_fleet_drain_locked(p, slot);
         else if (w->want == PQP_WANT_LEASE || !open_parked(p, slot))
             break;
@@ -197,7 +197,7 @@ static void order_connects(pqpool *p, pqp_time now)
     int total = pqp_slots_total(&p->slots);
     if (total >= p->warm)
         p->warm = 0;
-    int demand = pqp_fleet_demand_locked(p, now), underway = pqp_fleet_underway_locked(p);
+    int demand = pqp_fleet_demand_locked(p, now), underway = pqp_fleet_underway_locked(p, false);
     int spare = PQP_MAX(0, underway - demand) + in(p, PQP_SLOT_IDLE);
     int ready = PQP_MAX(0, (int)p->options.min_idle - spare);
     int want = PQP_MAX(PQP_MAX(0, demand - underway) + ready, p->warm - total);
@@ -228,7 +228,7 @@ static pqp_slot *newest_shared(const pqpool *p)
  * statements and leases would take it from each other. */
 static void drain_for_owners(pqpool *p)
 {
-    int unserved = p->queue.owners.count - pqp_fleet_underway_locked(p);
+    int unserved = p->queue.owners.count - pqp_fleet_underway_locked(p, true);
     if (pqp_peek(&p->lane_wanted))
         pqp_store(&p->lane_wanted, 0);
     /* While no connect succeeds, what there is is all there may be. */
@@ -243,6 +243,7 @@ static void drain_for_owners(pqpool *p)
                 return;
         }
         pqp_fleet_drain_locked(p, newest);
+        newest->for_owner = true;
     }
 }
 
@@ -457,27 +458,6 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
     pqp_cond_broadcast(&p->changed);
 }
 
-void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
-{
-    pqp_time now = pqp_now();
-    slot->job = NULL;
-    slot->to_lane = false;
-    slot->quiet_since = now;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, now);
-    if (p->closing) { /* not closed at once: a caller who still knows the lane from before may have come in */
-        pqp_fleet_drain_locked(p, slot);
-        return;
-    }
-    p->kick = true; /* the server may have hung up meanwhile */
-    mind_age(p, slot, now);
-    if (slot->waiter)
-        put_alone(p, slot->waiter, slot, now);
-    else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))
-        pqp_fleet_drain_locked(p, slot);
-    else if (!slot->alone)
-        pqp_lane_admit(slot->lane); /* settle() puts on it what waits */
-}
-
 /* It did not become a lane. Who had it made for himself waits on, where he stood. */
 static void give_up_sharing(pqpool *p, pqp_slot *slot)
 {
@@ -489,6 +469,32 @@ static void give_up_sharing(pqpool *p, pqp_slot *slot)
     bool announced = w->announced;
     pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since});
     w->announced = announced;
+}
+
+void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
+{
+    pqp_time now = pqp_now();
+    slot->job = NULL;
+    slot->to_lane = false;
+    slot->quiet_since = now;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, now);
+    if (p->closing) { /* not closed at once: a caller who still knows the lane from before may have come in */
+        pqp_fleet_drain_locked(p, slot);
+        return;
+    }
+    if (slot->told_timeout != p->options.statement_timeout) { /* it was changed meanwhile */
+        give_up_sharing(p, slot);
+        pqp_fleet_drain_locked(p, slot);
+        return;
+    }
+    p->kick = true; /* the server may have hung up meanwhile */
+    mind_age(p, slot, now);
+    if (slot->waiter)
+        put_alone(p, slot->waiter, slot, now);
+    else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))
+        pqp_fleet_drain_locked(p, slot);
+    else if (!slot->alone)
+        pqp_lane_admit(slot->lane); /* settle() puts on it what waits */
 }
 
 void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason, bool lost)

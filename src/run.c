@@ -65,8 +65,11 @@ static pqpool_code take_members(pqp_run *r, int n, int *failed, pqpool_error *er
 static pqpool_code join(pqp_run *r, pqpool_error *err, int *failed)
 {
     pqp_time first = PQP_NEVER;
-    for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
+    bool timed = false;
+    for (const pqp_stmt *m = r->call.members; m; m = m->sibling) {
         first = PQP_MIN(first, m->deadline);
+        timed |= m->timed;
+    }
     for (pqp_stmt *m = r->call.members; m; m = m->sibling) {
         if (m->commits_itself && (m != r->call.members || m->sibling)) {
             *failed = m->index;
@@ -75,6 +78,7 @@ static pqpool_code join(pqp_run *r, pqpool_error *err, int *failed)
                               "all-or-nothing group; run it by itself");
         }
         m->deadline = first;
+        m->timed = timed;
         m->joined = m->sibling != NULL;
     }
     return PQPOOL_OK;
@@ -155,8 +159,10 @@ static bool may_repeat(const pqp_run *r, const pqp_stmt *m, pqp_time now)
         return true;
     if (m->code != PQPOOL_ELOST || m->send_refused)
         return false;
-    if (m->outcome == PQPOOL_NOT_SENT || m->outcome == PQPOOL_NOT_RUN)
+    if (m->outcome == PQPOOL_NOT_SENT)
         return now < r->call.unsent_deadline;
+    if (m->outcome == PQPOOL_NOT_RUN)
+        return true;
     return m->outcome == PQPOOL_UNKNOWN && !m->repeated && !m->headed_loss &&
            (m->request->flags & (PQPOOL_READ_ONLY | PQPOOL_IDEMPOTENT));
 }
@@ -219,7 +225,7 @@ static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt
         break;
     case PQPOOL_ETIMEDOUT:
         pqp_fail(err, m->code, outcome_of(m, m->outcome), "%s",
-                 m->outcome == PQPOOL_NOT_SENT ? timed_out_unsent : timed_out_running);
+                 outcome_of(m, m->outcome) == PQPOOL_NOT_SENT ? timed_out_unsent : timed_out_running);
         break;
     case PQPOOL_ECANCELED:
         if (culprit)
@@ -265,9 +271,11 @@ static void sift(pqp_run *r, pqp_lane *lane)
     pqp_call_part(call, lane);
     const pqp_stmt *culprit = culprit_of(r);
     pqp_stmt *again = NULL, **again_end = &again, *over = NULL;
+    bool sent_before = false;
     for (pqp_stmt *m = call->members, *next; m; m = next) {
         next = m->sibling;
         if (all || (!r->atomic && may_repeat(r, m, now))) {
+            sent_before |= m->outcome != PQPOOL_NOT_SENT;
             prepare_again(m);
             *again_end = m;
             again_end = &m->sibling;
@@ -280,6 +288,8 @@ static void sift(pqp_run *r, pqp_lane *lane)
     }
     *again_end = NULL;
     call->members = again;
+    if (sent_before) /* its time to wait for room was over long ago, perhaps; it begins anew */
+        call->unsent_deadline = pqp_deadline(now, pqp_load(&r->pool->acquire_timeout_ms));
     put_members(r->pool, over);
 }
 

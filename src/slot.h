@@ -48,6 +48,8 @@ typedef struct pqp_slot {
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */
     bool busy;                 /* of a lane that is alone: somebody has it */
+    bool for_owner;            /* of DRAINING: to give its place to a caller who waits */
+    int64_t told_timeout;      /* of a lane: the option statement_timeout that its session was told */
     struct pqp_waiter *waiter; /* it is being made for him, if he still waits */
     bool to_nudge;             /* on the pool's list of lanes to be nudged */
     struct pqp_slot *nudge_next;

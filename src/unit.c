@@ -195,7 +195,10 @@ bool pqp_unit_send_backlog(pqp_lane *l)
         pqp_flight_return_backlog(l);
     if (l->backlog.head)
         l->sending_at = pqp_now();
-    while (l->backlog.head && l->flight.count < l->window) {
+    for (;;) {
+        pqp_flight_drop_due(l, l->sending_at);
+        if (!l->backlog.head || l->flight.count >= l->window)
+            break;
         if (l->flight.head && l->flight_bytes + l->backlog.head->bytes > FLIGHT_BYTES)
             break;
         if (statements >= SEND_STATEMENTS || bytes >= SEND_BYTES)

@@ -320,7 +320,7 @@ static void told(void)
     is_int(pqpool_exec_all(pool, stmts, 3, PQPOOL_ATOMIC, results, NULL), PQPOOL_OK, "B9: in one unit");
     ok(atoi(value(results[0])) > 6000 && atoi(value(results[0])) < 7000,
        "B9: the shortest is that of the group");
-    is_str(value(results[1]), "0", "B9: a member without one has none of its own");
+    ok(atoi(value(results[1])) > 6000, "B9: also of a member without one");
     ok(atoi(value(results[2])) > 6000, "B9: and one behind it has its own again");
     for (int i = 0; i < 3; i++)
         PQclear(results[i]);

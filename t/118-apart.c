@@ -208,6 +208,26 @@ static void holder(void)
     close_pool(pool);
 }
 
+/* A shared connection that is to go, and can't yet, is nobody's connection under way. */
+static void draining(void)
+{
+    pqpool *pool =
+        pool_of("pool_max_size=3 pool_max_lifetime=300ms pool_keeper_interval=50ms pool_stall_threshold=off "
+                "pool_acquire_timeout=3s");
+    call head;
+    shut();
+    start(&head, pool, AT_GATE, 0);
+    ok(eventually(waiting_at_gate(1) && stats(pool).draining == 1),
+       "A6: a shared connection has reached its age, with a statement on it");
+    is_str(ask(pool, "select 'another'"), "another", "B6: those who come get another one");
+    pqpool_lease lease = take(pool);
+    ok(lease.conn, "A2: so does a lease");
+    pqpool_release(&lease);
+    open_gate();
+    ok(atoi(end(&head)) > 0, "B6: the old one has its answer");
+    close_pool(pool);
+}
+
 typedef struct load {
     pqpool *pool;
     unsigned flags;
@@ -301,6 +321,7 @@ int main(void)
     learnt();
     stalled();
     holder();
+    draining();
     nobody_starves();
     growth();
     one(ctl, "drop table apart_gate");

@@ -186,6 +186,7 @@ typedef struct killed {
     pqpool *pool;
     group g;
     pqpool_group_mode mode;
+    int late_ms;
 } killed;
 
 static void *run_killed(void *arg)
@@ -206,6 +207,7 @@ static void cut_short(killed *k)
     if (!eventually(atoi(one(other, "select count(*) from pg_stat_activity where application_name = '" APP
                                     "' and wait_event_type = 'Lock'")) == 1))
         bail("it does not wait");
+    sleep_ms(k->late_ms);
     one(other, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = '" APP
                "' and wait_event_type = 'Lock'");
     one(ctl, "rollback");
@@ -250,6 +252,35 @@ static void lost(void)
     k.g.stmts[4].flags = 0;
     cut_short(&k);
     is_int(k.g.code, PQPOOL_ELOST, "B10: but not if one member may write");
+    drop(&k.g);
+    close_pool(pool);
+}
+
+static void too_long(pqpool *pool)
+{
+    group g = inserts(3, "select pg_sleep(5)");
+    g.stmts[0].timeout_ms = 300;
+    run(pool, &g, PQPOOL_ATOMIC);
+    ok(g.code == PQPOOL_ESERVER && strcmp(g.errors[3].sqlstate, "57014") == 0 &&
+           g.errors[0].outcome == PQPOOL_DONE,
+       "B9: one member's time-out is told to the server for all of the group (%s)", g.errors[3].message);
+    drop(&g);
+    is_int(kept(), 0, "B9: so it is known that nothing of it stands");
+}
+
+/* What was sent long ago has time to be placed again. */
+static void repeated_late(void)
+{
+    pqpool *pool = one_lane("pool_acquire_timeout=200ms");
+    killed k = {.pool = pool, .mode = PQPOOL_EACH};
+    for (int i = 0; i < N; i++)
+        k.g.stmts[i] =
+            (pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from unit_gate", .flags = PQPOOL_READ_ONLY};
+    k.late_ms = 300;
+    cut_short(&k);
+    is_int(k.g.code, PQPOOL_OK,
+           "B10: what only reads is repeated, also when it ran for longer than acquire_timeout (%s)",
+           k.g.errors[0].message);
     drop(&k.g);
     close_pool(pool);
 }
@@ -306,11 +337,13 @@ int main(void)
     failing_member(pool);
     at_commit(pool);
     refused(pool);
+    too_long(pool);
     isolated(pool);
     large(pool, 10000, 20);
     large(pool, 3000 / tap_slowness(), 4000);
     close_pool(pool);
     lost();
+    repeated_late();
     one(ctl, "drop table unit_kept, unit_gate; drop function unit_raise");
     ok(eventually(backends(ctl, APP) == 0), "no server process is left");
     PQfinish(ctl);

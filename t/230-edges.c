@@ -1,6 +1,6 @@
 /* Where promises meet: outcomes across repeats, what a holder leaves on a PGconn, a stuck head, free and its
  * callers. */
-#include "support/pg.h"
+#include "support/nemesis.h"
 
 #include <semaphore.h>
 
@@ -190,6 +190,31 @@ static void large(void)
     close_pool(pool);
 }
 
+/* Nobody waits for the ticket, and the connection that is made ready for it never will be. */
+static void ticket_of_frozen(void)
+{
+    pqpool *pool = open_pool(APP "pool_max_size=1 pool_acquire_timeout=10s", NULL);
+    pqpool_lease lease = take(pool);
+    pid_t pid = PQbackendPID(lease.conn);
+    pqpool_release(&lease);
+    if (!may_signal(ctl)) {
+        diag("no right to stop a server process: not tested");
+        close_pool(pool);
+        return;
+    }
+    kill(pid, SIGSTOP);
+    pqpool_error err;
+    pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1", .flags = PQPOOL_SLOW, .timeout_ms = 300};
+    pqpool_ticket *ticket = pqpool_submit(pool, &s, &err);
+    double began = now_s();
+    PGresult *res = pqpool_wait(ticket, 5000 * tap_slowness(), &err);
+    ok(!res && err.code == PQPOOL_ETIMEDOUT && err.outcome == PQPOOL_NOT_SENT,
+       "B9: a ticket whose connection is not ready in time ends by its deadline (%s)", err.message);
+    ok(now_s() - began < 2.0 * tap_slowness(), "B9: not later (%.0f ms)", (now_s() - began) * 1000);
+    kill(pid, SIGCONT);
+    close_pool(pool);
+}
+
 int main(void)
 {
     tap_begin(60);
@@ -200,6 +225,7 @@ int main(void)
     free_while_releasing();
     transaction_from_hook();
     large();
+    ticket_of_frozen();
     ok(eventually(backends(ctl, "edges") == 0), "no server process is left");
     PQfinish(ctl);
     return done_testing();
