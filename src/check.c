@@ -63,10 +63,12 @@ static pqpool_code check_text(pqpool *p, const pqpool_stmt *s, size_t length, pq
     if (keep && (m->plan = pqp_plans_find(&p->plans, s, length)))
         return PQPOOL_OK;
     pqp_verdict verdict = pqp_guard_check(s->sql);
-    if (verdict.construct)
+    if (verdict.construct) {
+        bool same = strcmp(verdict.construct, verdict.word) == 0 || !*verdict.word;
         return pqp_refuse(err, PQPOOL_EREFUSED, "%s%s%s%s may not run on a shared connection; %s",
-                          verdict.construct, *verdict.word ? " (" : "", verdict.word,
-                          *verdict.word ? ")" : "", verdict.way_out);
+                          verdict.construct, same ? "" : " (", same ? "" : verdict.word, same ? "" : ")",
+                          verdict.way_out);
+    }
     m->commits_itself = verdict.commits_itself;
     if (keep && verdict.plannable)
         m->plan = pqp_plans_add(&p->plans, s, length);
