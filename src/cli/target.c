@@ -126,6 +126,10 @@ pqpool *target_open_pool(const target *where, PGconn *like, const target_route *
     struct params list = {.n = 0};
     add(&list, "dbname", where->conninfo);
     add(&list, "pool_shared_max", shared_max);
+    if (shared_max) { /* then that many and no more, whatever a query takes on a busy machine */
+        add(&list, "pool_slow_lane_threshold", "off");
+        add(&list, "pool_stall_threshold", "off");
+    }
     add(&list, "application_name", application_name);
     if (like) {
         add(&list, "user", PQuser(like));
