@@ -181,7 +181,7 @@ static void running(pqpool *pool)
 
 static void never_sent(PGconn *locker)
 {
-    pqpool *pool = shared_pool("pool_pipeline_depth=1");
+    pqpool *pool = shared_pool("pool_pipeline_depth=1 pool_stall_threshold=off");
     head h;
     sleeper s;
     one(ctl, "create table effect (id int)");
@@ -202,7 +202,7 @@ static void never_sent(PGconn *locker)
     quiet(pool);
     close_pool(pool);
 
-    pool = shared_pool("pool_pipeline_depth=1 pool_acquire_timeout=80ms");
+    pool = shared_pool("pool_pipeline_depth=1 pool_stall_threshold=off pool_acquire_timeout=80ms");
     block(locker, &h, pool);
     sleeper_start(&s);
     t = (timed){.stmt = {PQPOOL_STMT, .sql = "insert into effect values (2)"}};
