@@ -191,16 +191,22 @@ pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err)
     return pqpool_acquire_within(pool, PQPOOL_DEFAULT, lease, err);
 }
 
+static pqpool_code check_timeout(int timeout_ms, pqpool_error *err)
+{
+    if (timeout_ms >= PQPOOL_DEFAULT)
+        return PQPOOL_OK;
+    return pqp_refuse(err, PQPOOL_EINVAL,
+                      "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT", timeout_ms);
+}
+
 /* A time-out as an absolute deadline; PQPOOL_DEFAULT: acquire_timeout. */
 static pqpool_code deadline_of(pqpool *pool, int timeout_ms, pqp_time *deadline, pqpool_error *err)
 {
-    if (timeout_ms < PQPOOL_DEFAULT)
-        return pqp_refuse(err, PQPOOL_EINVAL,
-                          "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT",
-                          timeout_ms);
-    *deadline = pqp_deadline(pqp_now(),
-                             timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms) : timeout_ms);
-    return PQPOOL_OK;
+    pqpool_code code = check_timeout(timeout_ms, err);
+    if (code == PQPOOL_OK)
+        *deadline = pqp_deadline(pqp_now(), timeout_ms == PQPOOL_DEFAULT ? pqp_load(&pool->acquire_timeout_ms)
+                                                                         : timeout_ms);
+    return code;
 }
 
 pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err)
@@ -370,11 +376,8 @@ PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err)
         pqp_refuse(err, PQPOOL_EINVAL, "ticket is NULL: did pqpool_submit() fail?");
         return NULL;
     }
-    if (timeout_ms < PQPOOL_DEFAULT) {
-        pqp_refuse(err, PQPOOL_EINVAL,
-                   "timeout_ms is %d: give milliseconds, -1 for no limit, or PQPOOL_DEFAULT", timeout_ms);
+    if (check_timeout(timeout_ms, err) != PQPOOL_OK)
         return NULL;
-    }
     pqpool *pool = pqp_ticket_pool(ticket);
     if (pqp_life_check(pool, err) != PQPOOL_OK)
         return NULL;

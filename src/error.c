@@ -69,6 +69,8 @@ pqpool_code pqp_fail(pqpool_error *err, pqpool_code code, pqpool_outcome outcome
     va_start(args, fmt);
     vsnprintf(err->message, sizeof err->message, fmt, args);
     va_end(args);
+    for (size_t n = strlen(err->message); n > 0 && err->message[n - 1] == '\n'; n--)
+        err->message[n - 1] = '\0';
     return code;
 }
 

@@ -199,19 +199,19 @@ int pqp_fleet_underway_locked(const pqpool *p, bool late)
     return n;
 }
 
-/* A lane that takes statements, now or as soon as it has room. */
-static bool any_usable(pqpool *p, pqp_time now)
+int pqp_fleet_lanes_open_locked(const pqpool *p, pqp_time now)
 {
-    pqp_time stall = pqp_peek(&p->stall_time);
+    pqp_time stall = pqp_peek(&((pqpool *)p)->stall_time);
+    int n = 0;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
-        if (pqp_load(&s->lane->accepting) && !pqp_lane_stalled(s->lane, now, stall))
-            return true;
-    return false;
+        n += pqp_load(&s->lane->accepting) && !pqp_lane_stalled(s->lane, now, stall);
+    return n;
 }
 
 bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now)
 {
-    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p) > 0 || any_usable(p, now))
+    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p) > 0 ||
+        pqp_fleet_lanes_open_locked(p, now) > 0)
         return false;
     int64_t most = PQP_MIN(PQP_LANES_MAX, PQP_MAX(1, p->options.max_size - 1));
     return pqp_fleet_lanes_locked(p) < most;

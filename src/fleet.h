@@ -76,7 +76,7 @@ struct pqpool {
     int refs;         /* the handle, and one for each job; the last one frees the memory */
     int jobs;         /* running, not orphaned */
     pqp_cond changed; /* a slot became EMPTY or was given back, a job ended */
-    int64_t connects, connect_failures, closes, acquires, releases, timeouts, enqueues, shared_grown, stalls;
+    int64_t connects, connect_failures, closes, acquires, releases, timeouts, enqueues, shared_grown;
 };
 
 /* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
@@ -97,6 +97,9 @@ pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options,
 
 /* Shared connections, there or being made; those of one caller alone are not among them. */
 int pqp_fleet_lanes_locked(const pqpool *p);
+/* Those that take statements, now or as soon as they have room: one that stalls is replaced meanwhile, beyond
+ * shared_max. */
+int pqp_fleet_lanes_open_locked(const pqpool *p, pqp_time now);
 /* Being made for any caller. */
 int pqp_fleet_building_locked(const pqpool *p);
 /* On their way to be idle, with nothing that could keep them. `late`: also lanes that are being drained for a caller,

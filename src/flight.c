@@ -64,23 +64,26 @@ static void leave(pqp_lane *l, pqp_stmt *m)
     m->state = PQP_STMT_DONE;
 }
 
+static void drop_result(pqp_lane *l, pqp_stmt *m)
+{
+    if (m->result)
+        l->tp->clear(m->result);
+    m->result = NULL;
+}
+
 /* The statement is over. */
 void pqp_flight_finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome outcome)
 {
     leave(l, m);
     atomic_fetch_add_explicit(&l->served, 1, memory_order_relaxed);
     if (m->given_up || !m->call) {
-        if (m->result)
-            l->tp->clear(m->result);
-        m->result = NULL;
+        drop_result(l, m);
         if (!m->call)
             pqp_stmt_put(l->stmts, m);
         return;
     }
-    if (m->result && code != PQPOOL_OK && code != PQPOOL_ESERVER) {
-        l->tp->clear(m->result);
-        m->result = NULL;
-    }
+    if (code != PQPOOL_OK && code != PQPOOL_ESERVER)
+        drop_result(l, m);
     m->code = code;
     m->outcome = outcome;
     end_member(l, m->call);
@@ -196,10 +199,16 @@ static void finish_unit(pqp_lane *l, const pqp_stmt *error, pqpool_code code, pq
     } while (more && l->flight.head);
 }
 
+/* The next statement of the same unit; NULL: it was the last. */
+static pqp_stmt *next_in_unit(const pqp_stmt *m)
+{
+    return m->joined ? m->link.next : NULL;
+}
+
 /* The error in the head unit, if one has come. */
 static pqp_stmt *unit_error(const pqp_lane *l)
 {
-    for (pqp_stmt *m = l->flight.head; m; m = m->joined ? m->link.next : NULL)
+    for (pqp_stmt *m = l->flight.head; m; m = next_in_unit(m))
         if (m->result_is_error)
             return m;
     return NULL;
@@ -240,7 +249,7 @@ void pqp_flight_lose(pqp_lane *l, const pqp_answer *fatal)
     l->want_write = false;
     finish_unsynced(l);
     for (bool head = true; l->flight.head; head = false) {
-        for (pqp_stmt *m = l->flight.head; m; m = m->joined ? m->link.next : NULL)
+        for (pqp_stmt *m = l->flight.head; m; m = next_in_unit(m))
             m->headed_loss = head && !(fatal && fatal->spoke);
         bool not_run = proof == PQP_PROOF_ALL || (proof == PQP_PROOF_BEHIND && !head);
         finish_unit(l, head ? unit_error(l) : NULL, PQPOOL_ELOST, not_run ? PQPOOL_NOT_RUN : PQPOOL_UNKNOWN);
@@ -279,7 +288,7 @@ static void fall_out_of_step(pqp_lane *l)
 static void finish_head(pqp_lane *l, pqp_time now)
 {
     pqp_stmt *head = l->flight.head, *error = unit_error(l);
-    for (pqp_stmt *m = head; m && !error; m = m->joined ? m->link.next : NULL)
+    for (pqp_stmt *m = head; m && !error; m = next_in_unit(m))
         if (!m->result && m->parts[0] != PQP_PART_ASIDE) {
             fall_out_of_step(l);
             return;
@@ -309,8 +318,7 @@ static void keep(pqp_lane *l, pqp_stmt *m, PGresult *result, bool is_error)
         l->tp->clear(result);
         return;
     }
-    if (m->result)
-        l->tp->clear(m->result);
+    drop_result(l, m);
     m->result = result;
     m->result_is_error = is_error;
 }
@@ -319,8 +327,8 @@ static void keep(pqp_lane *l, pqp_stmt *m, PGresult *result, bool is_error)
 static pqp_stmt *answering(pqp_lane *l)
 {
     pqp_stmt *m = l->answering ? l->answering : l->flight.head;
-    while (m->answered == m->n_parts && m->joined && m->link.next)
-        m = m->link.next;
+    while (m->answered == m->n_parts && next_in_unit(m))
+        m = next_in_unit(m);
     return l->answering = m;
 }
 
@@ -337,7 +345,8 @@ static void note_prepared(pqp_lane *l, pqp_stmt *m, pqp_part part, const pqp_ans
     if (number == 0)
         return;
     if (part == PQP_PART_PARSE || part == PQP_PART_SETTING_PARSE) {
-        pqp_prepared_parsed(&l->prepared, place_of(m, part), number, a->kind == PQP_NEXT_RESULT);
+        if (a->kind != PQP_NEXT_RESULT)
+            pqp_prepared_failed(&l->prepared, place_of(m, part), number);
     } else if (a->kind == PQP_NEXT_ERROR && a->stale != PQP_NOT_STALE) {
         pqp_prepared_refused(&l->prepared, place_of(m, part), number, a->stale == PQP_STALE_GONE);
         m->stale = true;

@@ -247,15 +247,6 @@ static void drain_for_owners(pqpool *p)
     }
 }
 
-/* Lanes that take statements. One that stalls is replaced for the time being, beyond shared_max. */
-static int lanes_open(pqpool *p, pqp_time now)
-{
-    int n = 0;
-    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
-        n += pqp_load(&s->lane->accepting) && !pqp_lane_stalled(s->lane, now, pqp_peek(&p->stall_time));
-    return n;
-}
-
 /* A limit that was lowered comes before those who wait, or it would never be reached while somebody does. */
 static void shrink(pqpool *p, pqp_time now)
 {
@@ -265,7 +256,7 @@ static void shrink(pqpool *p, pqp_time now)
         pqp_fleet_scrap_locked(p, oldest, "more connections than max_size allows");
     for (pqp_slot *s; pqp_slots_total(&p->slots) > p->options.max_size && (s = parked_lane(p));)
         pqp_fleet_drain_locked(p, s);
-    for (int64_t many = lanes_open(p, now) - pqp_load(&p->lanes_limit); many > 0; many--) {
+    for (int64_t many = pqp_fleet_lanes_open_locked(p, now) - pqp_load(&p->lanes_limit); many > 0; many--) {
         pqp_slot *newest = p->slots.in[PQP_SLOT_LANE].tail;
         while (newest && !pqp_load(&newest->lane->accepting)) /* it is on its way out as it is */
             newest = newest->link.prev;
@@ -514,7 +505,7 @@ void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
         pqp_fleet_fail_locked(p, slot->waiter, &why);
     give_up_sharing(p, slot);
     pqp_fleet_scrap_locked(p, slot, reason);
-    if (lanes_open(p, pqp_now()) == 0)
+    if (pqp_fleet_lanes_open_locked(p, pqp_now()) == 0)
         fail_list(p, &p->queue.sharers, &why);
 }
 

@@ -46,13 +46,10 @@ static pqp_prepared *find(pqp_prepared_set *s, int place, uint32_t number)
     return p && p->number == number ? p : NULL;
 }
 
-void pqp_prepared_parsed(pqp_prepared_set *s, int place, uint32_t number, bool done)
+void pqp_prepared_failed(pqp_prepared_set *s, int place, uint32_t number)
 {
     pqp_prepared *p = find(s, place, number);
-    if (!p)
-        return;
-    p->parsed = done;
-    if (!done)
+    if (p)
         p->number = 0;
 }
 

@@ -14,7 +14,6 @@
 typedef struct pqp_prepared {
     uint64_t plan;   /* whose it is (pqp_plan.id); 0: the place was never used */
     uint32_t number; /* its name; 0: there is none on the server */
-    bool parsed;     /* the server has said so; else its Parse is under way */
     bool stale;      /* the server would refuse it: to be closed, and made anew under another number */
 } pqp_prepared;
 
@@ -38,8 +37,8 @@ typedef struct pqp_use {
 /* Without may_close, a place that another one holds stays as it is, and number is 0. */
 pqp_use pqp_prepared_use(pqp_prepared_set *s, int place, uint64_t plan, bool may_close);
 
-/* The server has answered a Parse. */
-void pqp_prepared_parsed(pqp_prepared_set *s, int place, uint32_t number, bool done);
+/* Its Parse failed, or was skipped. */
+void pqp_prepared_failed(pqp_prepared_set *s, int place, uint32_t number);
 /* The server would not run it: it knows the name no more (gone), or its result's columns have changed. */
 void pqp_prepared_refused(pqp_prepared_set *s, int place, uint32_t number, bool gone);
 

@@ -189,11 +189,7 @@ static pqpool_outcome outcome_of(const pqp_stmt *m, pqpool_outcome last)
 static void report_server_error(const PGresult *result, const char *prefix, pqpool_code code,
                                 pqpool_error *err)
 {
-    const char *text = PQresultErrorMessage(result);
-    size_t length = strlen(text);
-    while (length > 0 && text[length - 1] == '\n')
-        length--;
-    pqp_fail(err, code, PQPOOL_DONE, "%s%.*s", prefix, (int)length, text);
+    pqp_fail(err, code, PQPOOL_DONE, "%s%s", prefix, PQresultErrorMessage(result));
     pqp_error_sqlstate(err, PQresultErrorField(result, PG_DIAG_SQLSTATE));
 }
 

@@ -262,8 +262,6 @@ static pqpool_code describe_failure(PGconn *conn, bool *for_good, pqpool_error *
         char *end = strchr(p + 1, '\n');
         memmove(p, end ? end : "", end ? strlen(end) + 1 : 1);
     }
-    for (size_t n = strlen(text); n > 0 && text[n - 1] == '\n'; n--)
-        text[n - 1] = '\0';
     pqp_refuse(err, PQPOOL_ECONNECT, "%s", text);
     pqp_error_sqlstate(err, sqlstate);
     *for_good = strncmp(sqlstate, "28", 2) == 0 || strcmp(sqlstate, "3D000") == 0 ||

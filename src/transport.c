@@ -257,10 +257,7 @@ static pqp_answer wire_next(pqp_wire *w)
 static void wire_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
 {
     const char *text = fatal ? PQresultErrorMessage(fatal) : PQerrorMessage(w->conn);
-    size_t length = strlen(text);
-    while (length > 0 && text[length - 1] == '\n')
-        length--;
-    pqp_fail(why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%.*s", (int)length, text);
+    pqp_fail(why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%s", text);
     if (fatal)
         pqp_error_sqlstate(why, PQresultErrorField(fatal, PG_DIAG_SQLSTATE));
 }

@@ -33,17 +33,6 @@ static pqpool_ticket *submit_number(pqpool *pool, const char *sql, int number)
         pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql, .n_params = 1, .param_values = (const char *[]){text}});
 }
 
-static bool fetch_is(pqpool_ticket *ticket, const char *want)
-{
-    pqpool_error err;
-    PGresult *res = pqpool_wait(ticket, -1, &err);
-    bool same = err.code == PQPOOL_OK && strcmp(value(res), want) == 0;
-    if (!same)
-        diag("got %s, want %s: %s", value(res), want, err.message);
-    PQclear(res);
-    return same;
-}
-
 /* Nobody waits for these: the ticket ends with this code and outcome, and no result. */
 static void fetch_fails(pqpool_ticket *ticket, pqpool_code code, pqpool_outcome outcome, const char *name)
 {

@@ -1,8 +1,8 @@
 /* The process around a pool: forked children, signals that interrupt everything, SIGPIPE. */
 #include "support/nemesis.h"
+#include "support/storm.h"
 
 #include <signal.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 
@@ -20,17 +20,6 @@ static pqpool_ticket *submit(pqpool *pool, const char *sql)
     if (!ticket)
         bail("submit %s: %s", sql, err.message);
     return ticket;
-}
-
-static bool fetch_is(pqpool_ticket *ticket, const char *want)
-{
-    pqpool_error err;
-    PGresult *res = pqpool_wait(ticket, -1, &err);
-    bool same = err.code == PQPOOL_OK && strcmp(value(res), want) == 0;
-    if (!same)
-        diag("got %s, want %s: %s", value(res), want, err.message);
-    PQclear(res);
-    return same;
 }
 
 static bool answers(pqpool *pool)
@@ -297,30 +286,6 @@ static void forked_under_load(void)
 }
 
 /* ---- signals ---- */
-
-static _Atomic int64_t signals;
-
-static void count_signal(int sig)
-{
-    (void)sig;
-    signals++;
-}
-
-/* A thousand a second for this thread. */
-static timer_t storm_begin(void)
-{
-    timer_t timer;
-    struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2};
-    struct itimerspec every = {{0, 1000000}, {0, 1000000}};
-#ifdef sigev_notify_thread_id
-    ev.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
-#else
-    ev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-#endif
-    if (timer_create(CLOCK_MONOTONIC, &ev, &timer) != 0 || timer_settime(timer, 0, &every, NULL) != 0)
-        bail("timer: %s", strerror(errno));
-    return timer;
-}
 
 typedef struct storm {
     pqpool *pool;

@@ -6,44 +6,16 @@
 #   PQPOOL_LOOPS     the event loops whose libraries were there when they were built
 use strict;
 use warnings;
-use File::Temp qw(tempdir);
+use FindBin;
+use lib "$FindBin::Bin/support";
+use Programs;
 use Test::More;
 use Time::HiRes qw(time);
-
-BEGIN { # by itself it brings a server of its own
-    unless ($ENV{PQPOOL_TEST_SERVER}) {
-        (my $here = $0) =~ s{[^/]*$}{};
-        exec "./${here}with-pg", $^X, $0 if $here !~ m{^/};
-        exec "${here}with-pg", $^X, $0;
-    }
-}
 
 my $examples = $ENV{PQPOOL_EXAMPLES} // './examples';
 my %built = map { $_ => 1 } split ' ', $ENV{PQPOOL_LOOPS} // join ' ', grep { -x "$examples/loop_$_" } qw(epoll poll uv event ev);
 my $slow = ($ENV{PQPOOL_TEST_SLOW} // 1) || 1;
-my $dir = tempdir(CLEANUP => 1);
 alarm 60 * $slow;
-
-# Runs a program; returns its exit status, standard output and standard error.
-sub run_program {
-    my @argv = @_;
-    my $pid = fork() // die "fork: $!";
-    if ($pid == 0) {
-        open STDOUT, '>', "$dir/out" or die;
-        open STDERR, '>', "$dir/err" or die;
-        exec { $argv[0] } @argv or die "$argv[0]: $!";
-    }
-    waitpid $pid, 0;
-    my $status = $? & 127 ? 128 + ($? & 127) : $? >> 8;
-    return ($status, slurp("$dir/out"), slurp("$dir/err"));
-}
-
-sub slurp {
-    my ($path) = @_;
-    open my $file, '<', $path or return '';
-    local $/;
-    return <$file> // '';
-}
 
 # What any of them says of a wrong option, and of a server that is not there.
 sub fails {

@@ -1,7 +1,6 @@
 /* Deadlines of statements: they hold, they tell the truth, and they are nobody else's business. */
-#include <sys/syscall.h>
-
 #include "support/nemesis.h"
+#include "support/storm.h"
 
 #define APP "timeouts"
 enum { LATE_MS = 20 };
@@ -339,14 +338,6 @@ static void freeze(pqpool *pool)
 
 /* ---- interrupted system calls ---- */
 
-static _Atomic int64_t signals;
-
-static void count_signal(int sig)
-{
-    (void)sig;
-    signals++;
-}
-
 typedef struct storm {
     pqpool *pool;
     timed late[8];
@@ -356,16 +347,7 @@ typedef struct storm {
 static void in_storm(int i, void *arg)
 {
     storm *st = arg;
-    timer_t timer;
-    struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2};
-    struct itimerspec every = {{0, 1000000}, {0, 1000000}};
-#ifdef sigev_notify_thread_id
-    ev.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
-#else
-    ev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-#endif
-    if (timer_create(CLOCK_MONOTONIC, &ev, &timer) != 0 || timer_settime(timer, 0, &every, NULL) != 0)
-        bail("timer: %s", strerror(errno));
+    timer_t timer = storm_begin();
     if (i < 8) {
         st->late[i].stmt = (pqpool_stmt){PQPOOL_STMT, .sql = "select pg_sleep(0.2)", .timeout_ms = 150 + i};
         run(st->pool, &st->late[i]);

@@ -2,7 +2,6 @@
  * Everything at once, while server processes are terminated: what must always hold is checked while it runs,
  * and what must hold again when it is quiet is checked then. PQPOOL_STRESS_SECONDS says how long.
  */
-#include <dirent.h>
 
 #include "support/pg.h"
 
@@ -239,17 +238,6 @@ static void haunt(mix *m, double seconds)
         }
         sleep_ms(2);
     }
-}
-
-static int descriptors(void)
-{
-    int n = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        closedir(dir);
-    return n;
 }
 
 static bool settled(pqpool *pool)

@@ -84,12 +84,12 @@ int main(void)
     tap_begin(240 + (unsigned)(statements / 2000));
     ctl = control_alone();                       /* nobody else's tables, and all of the server */
     one(ctl, "set client_min_messages = error"); /* a process may be gone before it is terminated */
-    int before = stress_descriptors();
+    int before = descriptors();
     stress_prepare(ctl);
     diag("PQPOOL_SEED=%" PRIu64, stress_seed());
     for (int i = 0; i < (int)(sizeof phases / sizeof *phases); i++)
         run(i, statements, stress_seed());
-    is_int(stress_descriptors(), before, "A3: no descriptor is left behind");
+    is_int(descriptors(), before, "A3: no descriptor is left behind");
     PQfinish(ctl);
     return done_testing();
 }

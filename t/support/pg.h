@@ -4,6 +4,7 @@
 #ifndef SUPPORT_PG_H
 #define SUPPORT_PG_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -147,6 +148,30 @@ __attribute__((unused)) static pqpool_stats_data stats(pqpool *pool)
 __attribute__((unused)) static const char *value(const PGresult *res)
 {
     return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
+}
+
+/* Whether a ticket's answer is this value. */
+__attribute__((unused)) static bool fetch_is(pqpool_ticket *ticket, const char *want)
+{
+    pqpool_error err;
+    PGresult *res = pqpool_wait(ticket, -1, &err);
+    bool same = err.code == PQPOOL_OK && strcmp(value(res), want) == 0;
+    if (!same)
+        diag("got %s, want %s: %s", value(res), want, err.message);
+    PQclear(res);
+    return same;
+}
+
+/* How many this process has open. */
+__attribute__((unused)) static int descriptors(void)
+{
+    int n = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (dir && readdir(dir))
+        n++;
+    if (dir)
+        closedir(dir);
+    return n;
 }
 
 /* A lease, or the end of the test. */

@@ -1,6 +1,5 @@
 #include "stress.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 
@@ -70,17 +69,6 @@ uint64_t stress_seed(void)
 {
     const char *seed = getenv("PQPOOL_SEED");
     return seed && *seed ? strtoull(seed, NULL, 0) : 4711;
-}
-
-int stress_descriptors(void)
-{
-    int n = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        closedir(dir);
-    return n;
 }
 
 static uint64_t draw(worker *w, uint64_t below)

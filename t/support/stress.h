@@ -58,6 +58,4 @@ void stress_run(PGconn *ctl, const stress_plan *plan, stress_tally *tally);
 /* PQPOOL_SEED, or a number of its own. */
 uint64_t stress_seed(void);
 
-int stress_descriptors(void);
-
 #endif
