@@ -1,5 +1,10 @@
 /*
- * pqpool-ops: what operators want to know: events and figures. Ordinary callers don't need it.
+ * pqpool-ops: what operators want to know and do: events, figures, who holds what, health, control. Ordinary callers
+ * don't need it.
+ *
+ * Conventions are those of pqpool.h. A struct that grows begins with its size: the caller fills it in (PQPOOL_STATS
+ * ...), and gets the fields his size has room for. What the library allocates it also frees, by the function named
+ * beside it.
  */
 #ifndef PQPOOL_OPS_H
 #define PQPOOL_OPS_H
@@ -10,7 +15,13 @@
 extern "C" {
 #endif
 
-/* Levels of on_log and of the option log_level. */
+/* ---- log ---- */
+
+/*
+ * Levels of on_log and of the option log_level. error: what the pool can't mend by itself; warn: leaks, long holds,
+ * slow statements, failed connects, health; info: connections made and closed, suspend and resume; debug: each
+ * acquire, enqueue, dequeue and release.
+ */
 typedef enum {
     PQPOOL_LOG_OFF = 0,
     PQPOOL_LOG_ERROR,
@@ -19,17 +30,57 @@ typedef enum {
     PQPOOL_LOG_DEBUG
 } pqpool_log_level;
 
+/* ---- events ---- */
+
 typedef enum {
     PQPOOL_EVENT_CONNECT = 1, /* a new connection is up, in the pool, and goes to the longest waiter */
     PQPOOL_EVENT_ACQUIRE,     /* a lease began */
     PQPOOL_EVENT_ENQUEUE, /* a caller has to wait: no idle connection, and no connect under way covers it */
     PQPOOL_EVENT_DEQUEUE, /* an enqueued caller was served */
     PQPOOL_EVENT_RELEASE, /* a lease ended */
-    PQPOOL_EVENT_CLOSE,   /* a connection left the pool; text tells why */
+    PQPOOL_EVENT_CLOSE,   /* a connection left the pool; reason and text tell why */
     PQPOOL_EVENT_TIMEOUT, /* a waiting caller's deadline passed */
     PQPOOL_EVENT_CONNECT_FAILED, /* an attempt to connect failed; text holds the server's words */
-    PQPOOL_EVENT_DISCARDED, /* this many events (wait_us holds the number) were dropped for want of room */
+    PQPOOL_EVENT_DISCARDED,      /* this many events (count) were dropped for want of room */
+    PQPOOL_EVENT_LEAK,   /* a lease is older than leak_threshold; text says who holds it and what he does */
+    PQPOOL_EVENT_UNLEAK, /* one that was reported has come back after all */
+    PQPOOL_EVENT_LONG_HOLD, /* a lease came back that had been idle in a transaction for idle_tx_threshold */
+    PQPOOL_EVENT_SLOW_STATEMENT, /* a shared statement took slow_statement or more; text is its SQL */
+    PQPOOL_EVENT_NESTED, /* a thread that holds a lease took another one; text names the place of the first */
+    PQPOOL_EVENT_POOL_LOCK, /* every lease is held by a thread that waits for one more: only time ends it */
+    PQPOOL_EVENT_HEALTH,    /* the check of every health_interval has found something; text says what */
+    PQPOOL_EVENT_SUSPEND,   /* pqpool_suspend() */
+    PQPOOL_EVENT_RESUME,    /* pqpool_resume() */
 } pqpool_event_id;
+
+/* Why a connection left the pool. pqpool_close_reason_name() gives a word, the event's text a sentence. */
+typedef enum {
+    PQPOOL_CLOSE_NONE = 0,
+    PQPOOL_CLOSE_IDLE_TIMEOUT,  /* idle for idle_timeout */
+    PQPOOL_CLOSE_MAX_LIFETIME,  /* as old as max_lifetime */
+    PQPOOL_CLOSE_MAX_USES,      /* leased max_uses times */
+    PQPOOL_CLOSE_MAX_IDLE,      /* more idle ones than max_idle */
+    PQPOOL_CLOSE_MAX_SIZE,      /* more than max_size, which was lowered */
+    PQPOOL_CLOSE_EVICTED,       /* pqpool_evict() */
+    PQPOOL_CLOSE_POOL_CLOSED,   /* pqpool_close() */
+    PQPOOL_CLOSE_DISCARDED,     /* pqpool_discard() */
+    PQPOOL_CLOSE_LOST_IDLE,     /* the server or the network ended it while nobody used it */
+    PQPOOL_CLOSE_LOST,          /* the same, in use */
+    PQPOOL_CLOSE_PROBE_FAILED,  /* the server did not answer a probe */
+    PQPOOL_CLOSE_LEFT_RUNNING,  /* its user left a statement running, an answer unread, or a COPY */
+    PQPOOL_CLOSE_LEFT_PIPELINE, /* its user left a pipeline with statements in it, or unsent data */
+    PQPOOL_CLOSE_LEFT_OPEN,     /* its user left a transaction open, and reset=none */
+    PQPOOL_CLOSE_REPLACED,      /* its user reset it to another server process */
+    PQPOOL_CLOSE_RESET_FAILED,  /* its session could not be cleaned */
+    PQPOOL_CLOSE_ON_ACQUIRE,    /* the on_acquire hook refused it */
+    PQPOOL_CLOSE_ON_RELEASE,    /* the on_release hook refused it */
+    PQPOOL_CLOSE_CHANGED,       /* a statement on a shared connection changed its session */
+    PQPOOL_CLOSE_UNSHAREABLE,   /* it could not be made a shared one */
+} pqpool_close_reason;
+#define PQPOOL_CLOSE_REASONS 32 /* room for them in pqpool_stats_data; more may come */
+
+/* "idle_timeout", "lost" ...; static. "unknown" for a number that is none. */
+const char *pqpool_close_reason_name(int reason);
 
 /* An event. Valid only while on_event runs. Fields that do not apply are 0 or "". */
 struct pqpool_event {
@@ -41,10 +92,39 @@ struct pqpool_event {
     int64_t wait_us;       /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited */
     const char *pool_name; /* never NULL */
     const char *text;      /* never NULL */
+    const char *file;      /* the caller's place in his source; NULL: not known */
+    int32_t line;
+    int32_t reason; /* CLOSE: pqpool_close_reason */
+    int32_t thread; /* the system's number of the thread that holds the lease; 0: none */
+    int32_t count;  /* DISCARDED: how many */
+    int64_t
+        hold_us; /* RELEASE, LEAK, UNLEAK, LONG_HOLD: how long the lease was, or is, held. SLOW_STATEMENT: how
+                           long it took */
+    int64_t
+        idle_tx_us; /* RELEASE, LONG_HOLD ...: how much of that the transaction was open and nothing ran, as far as it
+                           was seen (pqpool_holder) */
 };
 
 /* "enqueue", "connect" ...; static. "unknown" for a number that is none. */
 const char *pqpool_event_name(int id);
+
+/* ---- figures ---- */
+
+/*
+ * A histogram of times, log-linear: four classes for each power of two of microseconds, so that a quantile is at most a
+ * quarter too high. Two of them are merged by adding (pqpool_histogram_merge). Plain memory, no thread-safety of its own.
+ */
+#define PQPOOL_HISTOGRAM_CLASSES 148
+typedef struct pqpool_histogram {
+    int64_t count, sum_us, max_us;
+    int64_t classes[PQPOOL_HISTOGRAM_CLASSES];
+} pqpool_histogram;
+
+void pqpool_histogram_merge(pqpool_histogram *into, const pqpool_histogram *from); /* both: caller's */
+/* The time below which the share (0 to 1) of all lie, in microseconds, never more than the longest; 0 if there are none. */
+int64_t pqpool_histogram_quantile(const pqpool_histogram *histogram, double share);
+/* The upper bound of a class, in microseconds, inclusive; INT64_MAX for the last. */
+int64_t pqpool_histogram_bound(int index);
 
 /*
  * The pool in figures, at one instant: the gauges are taken under one lock and always add up:
@@ -65,13 +145,179 @@ typedef struct pqpool_stats_data {
     int32_t alone; /* connections that one slow or large statement has to itself; counted in shared */
     int32_t
         stalled; /* shared connections whose statement runs longer than stall_threshold: they take no more */
-    int32_t promised; /* tickets and callbacks that are out */
+    int32_t promised;  /* tickets and callbacks that are out */
+    int32_t in_use;    /* connections that somebody uses: leases, and shared ones with statements on them */
+    int32_t suspended; /* 1: pqpool_suspend() is in force */
+    int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
+    int64_t longest_wait_us;                 /* of those who wait now */
+    int64_t closed_by[PQPOOL_CLOSE_REASONS]; /* by pqpool_close_reason */
+    pqpool_histogram wait;                   /* of each lease: from the call to the lease */
+    pqpool_histogram use;                    /* of each lease that has ended: how long it was held */
+    pqpool_histogram create;                 /* of each connect that succeeded: how long it took */
 } pqpool_stats_data;
 #define PQPOOL_STATS .size = sizeof(pqpool_stats_data)
 
 /* Fills *stats, at most stats->size bytes of it. Does not block. EINVAL for NULL or a size of 0.
  * Thread-safe. */
 pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats);
+
+/* ---- who holds what ---- */
+
+/* What a leased connection's user makes of it. */
+typedef enum {
+    PQPOOL_HOLDER_UNKNOWN = 0,         /* nothing tells */
+    PQPOOL_HOLDER_RUNNING,             /* the server works for him */
+    PQPOOL_HOLDER_LOCKED,              /* his statement waits for a lock */
+    PQPOOL_HOLDER_IDLE,                /* nothing runs */
+    PQPOOL_HOLDER_IDLE_IN_TRANSACTION, /* nothing runs, and a transaction is open */
+} pqpool_holder_state;
+const char *pqpool_holder_state_name(int state); /* "idle in transaction" ...; static */
+
+/*
+ * A lease that is out. Times that the pool has seen by itself cost its holder nothing: the answers he fetched (libpq's
+ * event procedures), and for leases older than 100 ms now and then a look at the socket (TCP) or at the title of the
+ * server's process (on the same machine). working_us + idle_us + idle_tx_us is what could be told apart of held_us.
+ * sql, and LOCKED with blocked_by, are the server's word (pqpool_holders with ask_ms).
+ */
+typedef struct pqpool_holder {
+    size_t size;
+    int32_t connection, backend_pid;
+    const char *file; /* where it was acquired; NULL: not known */
+    int32_t line;
+    int32_t thread;       /* the system's number, as gdb and top show it */
+    char thread_name[16]; /* as pthread_setname_np() set it; "" when the thread has ended */
+    int32_t state;        /* pqpool_holder_state */
+    int32_t leaked;       /* 1: reported as a leak */
+    int64_t held_us;
+    int64_t state_us; /* in this state at least that long */
+    int64_t working_us, idle_us, idle_tx_us;
+    int64_t answers;     /* results its holder has fetched */
+    char last_answer[9]; /* the beginning of the last one's command tag: "INSERT"; "" if there was none */
+    char sql[239];       /* what runs, or ran last, by the server's word; "" if it was not asked */
+    int32_t blocked_by;  /* LOCKED: the backend that holds the lock; 0: not known */
+    char text[480];      /* all of it in one line */
+} pqpool_holder;
+
+/* The leases that are out, the longest held first; holders[n] is NULL. */
+typedef struct pqpool_holder_list {
+    size_t size;
+    int32_t n;
+    const pqpool_holder *const *holders;
+} pqpool_holder_list;
+
+/*
+ * Lists the leases that are out. ask_ms > 0: also asks the server, over a connection that is idle if there is one, for so
+ * long at most, what the holders run and who blocks them. It blocks for that time at most, else not at all. The list is the
+ * caller's to free. NULL: err says why. Thread-safe.
+ */
+pqpool_holder_list *pqpool_holders(pqpool *pool, int ask_ms, pqpool_error *err) PQPOOL_MUST_CHECK;
+void pqpool_holders_free(pqpool_holder_list *list); /* NULL is allowed */
+
+/* ---- everything at once ---- */
+
+/* A connection, by the number that events, logs and messages give it. */
+typedef struct pqpool_connection_info {
+    size_t size;
+    int32_t connection, backend_pid; /* 0: it is being made */
+    const char *state;               /* "idle", "leased", "shared", "connecting" ...; static */
+    int64_t state_us;                /* in this state for so long */
+    int64_t age_us, uses;            /* since it was made; how often it was leased */
+    int32_t alone;                   /* shared: one caller has it to himself */
+    int32_t in_flight;               /* shared: statements on it, unanswered */
+    int64_t head_us;                 /* shared: how long the one that runs has been running; 0: none */
+    char sql[240];                   /* shared: its text, if its caller still waits for it */
+    const pqpool_holder *holder;     /* leased: who has it; else NULL */
+} pqpool_connection_info;
+
+/* A caller who waits. */
+typedef struct pqpool_waiter_info {
+    size_t size;
+    const char *wants; /* "lease", "shared connection", "connection for one statement"; static */
+    int64_t waited_us;
+    int64_t left_us;  /* until his deadline; -1: he has none */
+    const char *file; /* NULL: not known */
+    int32_t line;
+    int32_t thread; /* 0: nobody blocks (tickets, callbacks) */
+} pqpool_waiter_info;
+
+typedef struct pqpool_option_info {
+    size_t size;
+    const char *name; /* static */
+    char value[128];  /* in force, as pqpool_set() takes it */
+    int32_t given;    /* 1: somebody has set it; 0: the default, or by the preset */
+    int32_t changeable;
+    const char *help; /* static */
+} pqpool_option_info;
+
+/* Arrays of pointers, each with a NULL at its end. */
+typedef struct pqpool_inspection {
+    size_t size;
+    const char *pool_name;
+    int32_t n_connections, n_waiters, n_options;
+    const pqpool_connection_info *const *connections;
+    const pqpool_waiter_info *const *waiters; /* in the order in which they came */
+    const pqpool_option_info *const *options;
+    pqpool_stats_data stats;
+} pqpool_inspection;
+
+/*
+ * The whole pool at one instant: connections, waiters, options, figures. Takes the pool's lock for as long as copying
+ * takes. The inspection is the caller's to free. NULL: err says why. Does not block otherwise. Thread-safe.
+ */
+pqpool_inspection *pqpool_inspect(pqpool *pool, pqpool_error *err) PQPOOL_MUST_CHECK;
+void pqpool_inspection_free(pqpool_inspection *inspection); /* NULL is allowed */
+
+/* ---- health ---- */
+
+enum {                             /* what pqpool_health_data.findings is a sum of */
+       PQPOOL_HEALTH_USED = 1,     /* more than health_used % of max_size in use */
+       PQPOOL_HEALTH_WAITING = 2,  /* more than health_waiting callers wait */
+       PQPOOL_HEALTH_OVERSIZE = 4, /* connections beyond min_idle were idle all the time */
+       PQPOOL_HEALTH_SERVER = 8,   /* the last attempt to connect has failed */
+};
+
+typedef struct pqpool_health_data {
+    size_t size; /* in: by PQPOOL_HEALTH */
+    int32_t findings;
+    int32_t total, in_use, idle, waiting, limit;
+    int32_t utilisation;    /* in_use / limit, in % */
+    int32_t idle_all_along; /* connections that were idle all the time since the last check */
+    int32_t peak_in_use;    /* since the last check */
+    int64_t since_us;       /* how long ago that was; the first time: since the pool was opened */
+    char text[512];         /* a line for each finding; "" when there is none */
+} pqpool_health_data;
+#define PQPOOL_HEALTH .size = sizeof(pqpool_health_data)
+
+/*
+ * How the pool does, now. The pool checks by itself every health_interval, warns in the log and by an event, and begins a
+ * new stretch for idle_all_along and peak_in_use; this call does not. PQPOOL_OK whether there are findings or not.
+ * EINVAL for NULL or a size of 0. Does not block. Thread-safe.
+ */
+pqpool_code pqpool_health(pqpool *pool, pqpool_health_data *health);
+
+/* ---- control ---- */
+
+/*
+ * Lends nothing more and sends no statement more until pqpool_resume(): callers wait in their order, by wait, queue_limit
+ * and their deadlines as ever. Leases that are out and statements in flight go on. To let the pool run dry: suspend, then
+ * watch leased and statements in pqpool_stats(). Does not block. Idempotent. Thread-safe.
+ */
+pqpool_code pqpool_suspend(pqpool *pool);
+pqpool_code pqpool_resume(pqpool *pool);
+
+/*
+ * Has all connections there are replaced: idle ones are closed now, leased ones when they come back, shared ones when
+ * what is on them has ended, those being made as soon as they are up. For a changed password, role setting, address. Does
+ * not block. Thread-safe.
+ */
+pqpool_code pqpool_evict(pqpool *pool);
+
+/*
+ * Sets several options at once, all or none: "max_size=40 min_idle=10", with or without pool_ before the names, quoted as
+ * in a connection string. An option that is fixed once the pool is open may stand there with the value it has. EINVAL, and
+ * nothing is changed, as pqpool_set(). Thread-safe.
+ */
+pqpool_code pqpool_reload(pqpool *pool, const char *options, pqpool_error *err);
 
 #ifdef __cplusplus
 }

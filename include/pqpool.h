@@ -186,6 +186,13 @@ pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpo
  * unknown name, ETOOBIG when buf is too small (it then holds "" if size > 0). */
 pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size);
 
+/*
+ * Whether a caller can get a connection, and its server answers: takes a lease, makes a round trip, gives it back. Blocks
+ * at most timeout_ms. PQPOOL_OK; else as pqpool_acquire(), or ELOST when the server did not answer (the connection is then
+ * closed).
+ */
+pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
+
 /* The pool's name: option name, or host:port/dbname. Valid until pqpool_free(). */
 const char *pqpool_name(const pqpool *pool);
 
@@ -228,10 +235,35 @@ typedef struct pqpool_acquire_options {
     int timeout_ms;      /* 0: only if one is there; -1: no limit; PQPOOL_DEFAULT: acquire_timeout */
     unsigned flags;      /* 0 */
     pqpool_scope *scope; /* NULL */
-    const char *file;    /* the caller's place in his source, for messages; NULL: not known */
-    int line;
+    const char
+        *file; /* the caller's place in his source, for messages; NULL: not known. Not copied: a string */
+    int line;  /* that lives as long as the pool, as __FILE__ does */
 } pqpool_acquire_options;
-#define PQPOOL_ACQUIRE .size = sizeof(pqpool_acquire_options)
+#define PQPOOL_ACQUIRE .size = sizeof(pqpool_acquire_options), .file = __FILE__, .line = __LINE__
+
+/* The same with options; NULL: pqpool_acquire(). */
+pqpool_code pqpool_acquire_with(pqpool *pool, const pqpool_acquire_options *options, pqpool_lease *lease,
+                                pqpool_error *err) PQPOOL_MUST_CHECK;
+
+/*
+ * The function behind the macros that go by the names of the first two: they add the caller's place, by which messages,
+ * events and reports name a lease. -DPQPOOL_NO_CALL_SITES leaves them out.
+ */
+pqpool_code pqpool_acquire_at(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err,
+                              const char *file, int line) PQPOOL_MUST_CHECK;
+#ifndef PQPOOL_NO_CALL_SITES
+#define pqpool_acquire(pool, lease, err)                                                                     \
+    pqpool_acquire_at((pool), PQPOOL_DEFAULT, (lease), (err), __FILE__, __LINE__)
+#define pqpool_acquire_within(pool, timeout_ms, lease, err)                                                  \
+    pqpool_acquire_at((pool), (timeout_ms), (lease), (err), __FILE__, __LINE__)
+#endif
+
+/*
+ * Says that from now on the calling thread is the one that holds the lease: for reports, and for the rule that a holder's
+ * statements never wait behind others'. For a lease that is handed from thread to thread. new_owner: NULL. EINVAL for a
+ * lease that is not out. Does not block.
+ */
+pqpool_code pqpool_lease_move(pqpool_lease *lease, pqpool_scope *new_owner);
 
 /*
  * Gives a lease back and zeroes it, from any thread. An open or failed transaction is rolled back and, by the

@@ -1,5 +1,9 @@
 #include "admission.h"
 
+#include <stdio.h>
+
+#include "holder.h"
+
 static int in(const pqpool *p, pqp_slot_state state)
 {
     return pqp_fleet_in(p, state);
@@ -35,13 +39,45 @@ static pqpool_code explain_timeout(pqpool *p, const pqp_waiter *w, int64_t waite
         append_figures(p, w, err);
         return PQPOOL_ECONNECT;
     }
-    pqp_refuse(err, PQPOOL_ETIMEDOUT, "no %s within %lld ms", what_was_missing(p, w), (long long)waited_ms);
+    pqp_refuse(err, PQPOOL_ETIMEDOUT, "no %s within %lld ms%s", what_was_missing(p, w), (long long)waited_ms,
+               p->suspended ? ": the pool is suspended" : "");
     append_figures(p, w, err);
     if (p->failures > 0) {
         pqp_error_append(err, "; the last connect failed: %s", p->last_failure.message);
         pqp_error_sqlstate(err, p->last_failure.sqlstate);
     }
+    pqp_holder_blame_locked(p, pqp_now(), err);
     return PQPOOL_ETIMEDOUT;
+}
+
+static const pqp_waiter *waiter_of(const pqpool *p, int thread)
+{
+    const pqp_waiter *w = p->queue.owners.head;
+    while (w && (w->want != PQP_WANT_LEASE || w->site.thread != thread))
+        w = w->link.next;
+    return w;
+}
+
+/* The newest waiter may have closed a circle: every connection is leased, by threads that all wait for one more. */
+static void note_pool_lock(pqpool *p, const pqp_waiter *w)
+{
+    char text[PQP_EVENT_TEXT] = "";
+    int at = 0;
+    if (!pqp_holder_maybe() || w->want != PQP_WANT_LEASE || in(p, PQP_SLOT_LEASED) < p->options.max_size)
+        return;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
+        const pqp_waiter *other = s->site.thread ? waiter_of(p, s->site.thread) : NULL;
+        if (!other)
+            return;
+        if (at < (int)sizeof text)
+            at +=
+                snprintf(text + at, sizeof text - (size_t)at,
+                         "%sthread %d holds connection %d (%.60s:%d) and waits at %.60s:%d", at ? "; " : "",
+                         (int)s->site.thread, (int)s->id, s->site.file ? s->site.file : "?",
+                         (int)s->site.line, other->site.file ? other->site.file : "?", (int)other->site.line);
+    }
+    p->pool_locks++;
+    PQP_TELL(p, PQPOOL_EVENT_POOL_LOCK, NULL, text);
 }
 
 /* Whether the caller may stand in the queue; if not, why. Called when he already stands there. One who has stood
@@ -58,12 +94,13 @@ static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, const pqp_turn *turn
     if (waiting == 0)
         return PQPOOL_OK;
     if (!p->options.wait)
-        return pqp_refuse(
-            err, PQPOOL_ENOWAIT,
-            w->want == PQP_WANT_SHARE
-                ? "no shared connection has room, max_size (%d) is reached or no server answers, and wait=off"
-                : "no connection is idle, max_size (%d) is reached or no server answers, and wait=off",
-            (int)p->options.max_size);
+        return pqp_refuse(err, PQPOOL_ENOWAIT, "%s, and wait=off",
+                          p->suspended ? "the pool is suspended"
+                          : w->want == PQP_WANT_SHARE
+                              ? "no shared connection has room, max_size is reached or no "
+                                "server answers"
+                              : "no connection is idle, max_size is reached or no server "
+                                "answers");
     if (p->options.queue_limit > 0 && waiting > p->options.queue_limit && !turn->stood)
         return pqp_refuse(err, PQPOOL_EQUEUEFULL, "%d callers wait for a connection already (queue_limit)",
                           (int)p->options.queue_limit);
@@ -71,14 +108,17 @@ static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, const pqp_turn *turn
         return explain_timeout(p, w, 0, err);
     w->announced = true;
     p->enqueues++;
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_ENQUEUE, NULL, 0, NULL);
+    note_pool_lock(p, w);
+    PQP_TELL(p, PQPOOL_EVENT_ENQUEUE, NULL, NULL, .file = w->site.file, .line = w->site.line,
+             .thread = w->site.thread);
     return PQPOOL_OK;
 }
 
 static void note_timeout(pqpool *p, const pqp_waiter *w, pqp_time now)
 {
     p->timeouts++;
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_TIMEOUT, NULL, (now - w->since) / 1000, NULL);
+    PQP_TELL(p, PQPOOL_EVENT_TIMEOUT, NULL, NULL, .wait_us = (now - w->since) / 1000, .file = w->site.file,
+             .line = w->site.line, .thread = w->site.thread);
 }
 
 static pqpool_code enter(pqpool *p, pqp_waiter *w, pqp_turn *turn, pqpool_error *err)
@@ -174,15 +214,15 @@ static int sleep_in_queue(pqpool *p, pqp_waiter *w)
     return pqp_parker_wait(w->parker, PQP_NEVER); /* decided already; the word is on its way */
 }
 
-pqpool_code pqp_admission_wait(pqpool *p, pqp_time deadline, pqp_turn *turn, pqp_slot **slot,
-                               pqpool_error *err)
+pqpool_code pqp_admission_wait(pqpool *p, const pqp_site *site, pqp_time deadline, pqp_turn *turn,
+                               pqp_slot **slot, pqpool_error *err)
 {
     *slot = NULL;
     pqp_pool_lock(p);
     pqp_queue_take_turn(&p->queue, turn, pqp_now());
     bool closed = p->closing;
     if (!closed)
-        *slot = pqp_pool_lend_idle_locked(p, turn->ticket);
+        *slot = pqp_pool_lend_idle_locked(p, turn, site);
     pqp_pool_unlock(p);
     if (closed)
         return pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
@@ -197,6 +237,7 @@ pqpool_code pqp_admission_wait(pqpool *p, pqp_time deadline, pqp_turn *turn, pqp
     w->call = NULL;
     w->told = NULL;
     w->holder = false;
+    w->site = *site;
     w->deadline = deadline;
     w->err = err;
     pqpool_code code = pqp_admission_enter(p, w, turn, err);

@@ -9,8 +9,8 @@
 #include "pool.h"
 
 /* Waits for a connection of one's own; it blocks. */
-pqpool_code pqp_admission_wait(pqpool *p, pqp_time deadline, pqp_turn *turn, pqp_slot **slot,
-                               pqpool_error *err) PQP_MUSTCHECK;
+pqpool_code pqp_admission_wait(pqpool *p, const pqp_site *site, pqp_time deadline, pqp_turn *turn,
+                               pqp_slot **slot, pqpool_error *err) PQP_MUSTCHECK;
 
 /*
  * Takes a place in the queue, and returns: w->want and what belongs to it are set. PQPOOL_OK: he stands there, or

@@ -1,7 +1,8 @@
 /*
- * api: the exported functions. Each checks its arguments and its pool, makes the deadline, and calls the one
- * module that does the work.
+ * api: the exported functions of pqpool.h; ops.c has those of pqpool-ops.h. Each checks its arguments and its pool, makes
+ * the deadline, and calls the one module that does the work.
  */
+#define PQPOOL_NO_CALL_SITES /* here are the functions behind those macros */
 #include "base.h"
 
 #include "lease.h"
@@ -167,29 +168,7 @@ const char *pqpool_name(const pqpool *pool)
     return pqp_life_check(pool, NULL) == PQPOOL_OK ? pool->name : "";
 }
 
-pqpool_code pqpool_stats(pqpool *pool, pqpool_stats_data *stats)
-{
-    pqpool_code code = pqp_life_check(pool, NULL);
-    if (code != PQPOOL_OK)
-        return code;
-    if (!stats || stats->size < sizeof stats->size)
-        return PQPOOL_EINVAL;
-    pqpool_stats_data all;
-    pqp_life_enter(pool);
-    pqp_pool_lock(pool);
-    pqp_fleet_stats_locked(pool, &all);
-    pqp_pool_unlock(pool);
-    all.size = stats->size;
-    memcpy(stats, &all, PQP_MIN(stats->size, sizeof all));
-    return pqp_life_leave(pool, PQPOOL_OK);
-}
-
 /* ---- lease ---- */
-
-pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err)
-{
-    return pqpool_acquire_within(pool, PQPOOL_DEFAULT, lease, err);
-}
 
 static pqpool_code check_timeout(int timeout_ms, pqpool_error *err)
 {
@@ -209,7 +188,8 @@ static pqpool_code deadline_of(pqpool *pool, int timeout_ms, pqp_time *deadline,
     return code;
 }
 
-pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err)
+pqpool_code pqpool_acquire_at(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err,
+                              const char *file, int line)
 {
     if (!lease)
         return pqp_refuse(err, PQPOOL_EINVAL, "lease is NULL");
@@ -220,8 +200,68 @@ pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *le
         code = deadline_of(pool, timeout_ms, &deadline, err);
     if (code != PQPOOL_OK)
         return code;
+    pqp_site site = {file, line, pqp_thread()};
     pqp_life_enter(pool);
-    return pqp_life_leave(pool, pqp_lease_acquire(pool, deadline, lease, err));
+    return pqp_life_leave(pool, pqp_lease_acquire(pool, &site, deadline, lease, err));
+}
+
+pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err)
+{
+    return pqpool_acquire_at(pool, PQPOOL_DEFAULT, lease, err, NULL, 0);
+}
+
+pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err)
+{
+    return pqpool_acquire_at(pool, timeout_ms, lease, err, NULL, 0);
+}
+
+static pqpool_code check_acquire(const pqpool_acquire_options *options, pqpool_error *err)
+{
+    if (!options)
+        return PQPOOL_OK;
+    if (options->size < sizeof *options || options->size > 4096)
+        return pqp_refuse(err, PQPOOL_EINVAL,
+                          "options->size is %zu: begin the initialiser with PQPOOL_ACQUIRE", options->size);
+    if (options->flags != 0 || options->scope)
+        return pqp_refuse(err, PQPOOL_EINVAL, "flags and scope must be 0 in this version");
+    return PQPOOL_OK;
+}
+
+pqpool_code pqpool_acquire_with(pqpool *pool, const pqpool_acquire_options *options, pqpool_lease *lease,
+                                pqpool_error *err)
+{
+    if (lease)
+        *lease = (pqpool_lease){0};
+    pqpool_code code = check_acquire(options, err);
+    if (code != PQPOOL_OK)
+        return code;
+    return pqpool_acquire_at(pool, options ? options->timeout_ms : PQPOOL_DEFAULT, lease, err,
+                             options ? options->file : NULL, options ? options->line : 0);
+}
+
+pqpool_code pqpool_lease_move(pqpool_lease *lease, pqpool_scope *new_owner)
+{
+    if (!lease || !lease->pool || !lease->conn || new_owner)
+        return PQPOOL_EINVAL;
+    pqpool *pool = lease->pool;
+    pqpool_code code = pqp_life_check(pool, NULL);
+    if (code != PQPOOL_OK)
+        return code;
+    pqp_life_enter(pool);
+    return pqp_life_leave(pool, pqp_lease_move(pool, lease));
+}
+
+pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err)
+{
+    pqp_time deadline;
+    pqpool_code code = pqp_life_check(pool, err);
+    if (code == PQPOOL_OK)
+        code = deadline_of(pool, timeout_ms, &deadline, err);
+    if (code != PQPOOL_OK)
+        return code;
+    pqp_site site = {"pqpool_ping", 0, pqp_thread()};
+    pqp_life_enter(pool);
+    return pqp_life_leave(pool, pqp_lease_ping(pool, &site, deadline, err));
 }
 
 static pqpool_code end_lease(pqpool_lease *lease, bool discard)
@@ -434,23 +474,16 @@ pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *option
         return code;
     if (!callback)
         return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
-    int timeout_ms = PQPOOL_DEFAULT;
-    if (options) {
-        if (options->size < sizeof *options || options->size > 4096)
-            return pqp_refuse(err, PQPOOL_EINVAL,
-                              "options->size is %zu: begin the initialiser with PQPOOL_ACQUIRE",
-                              options->size);
-        if (options->flags != 0 || options->scope)
-            return pqp_refuse(err, PQPOOL_EINVAL, "flags and scope must be 0 in this version");
-        timeout_ms = options->timeout_ms;
-    }
+    code = check_acquire(options, err);
     pqp_time deadline;
-    code = deadline_of(pool, timeout_ms, &deadline, err);
+    if (code == PQPOOL_OK)
+        code = deadline_of(pool, options ? options->timeout_ms : PQPOOL_DEFAULT, &deadline, err);
     if (code != PQPOOL_OK)
         return code;
+    pqp_site site = {options ? options->file : NULL, options ? options->line : 0, 0};
     pqp_error_clear(err);
     pqp_life_enter(pool);
-    return pqp_life_leave(pool, pqp_request_lease(pool, deadline, callback, arg, err));
+    return pqp_life_leave(pool, pqp_request_lease(pool, &site, deadline, callback, arg, err));
 }
 
 int pqpool_fd(pqpool *pool)

@@ -1,7 +1,9 @@
 /* base: mutexes and conditions over pthreads, and the run-time check of the lock order. */
 #include "base.h"
 
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 int pqp_mutex_init(pqp_mutex *mu, int rank)
 {
@@ -32,6 +34,20 @@ void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at)
         pthread_cond_timedwait(&cond->c, &mu->m, &ts);
     }
     pqp_rank_enter(mu->rank);
+}
+
+static _Thread_local int own_number;
+
+int pqp_thread(void)
+{
+    if (own_number == 0)
+        own_number = (int)syscall(SYS_gettid);
+    return own_number;
+}
+
+void pqp_thread_forked(void)
+{
+    own_number = 0;
 }
 
 #ifdef PQP_CHECKS

@@ -122,6 +122,10 @@ static inline void pqp_cond_broadcast(pqp_cond *cond)
 void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
 #endif /* PQP_MODEL */
 
+/* The calling thread's number, as the system, gdb and top show it; costs a system call only the first time. */
+int pqp_thread(void);
+void pqp_thread_forked(void); /* in the child: it has another one */
+
 /*
  * Atomics. Sequentially consistent throughout: the lane's exit protocol needs a store followed by a load
  * to stay in that order, and the few places that could do with less are not hot enough to be worth a

@@ -125,7 +125,7 @@ static void share_slot(pqp_job *job)
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
         bool lost = !job->fresh && !pqp_session_lives(job->conn); /* one that just came up is no good */
         pqp_pool_lock(p);
-        pqp_pool_unclean_locked(p, job->slot, "it could not be cleaned", lost);
+        pqp_pool_unclean_locked(p, job->slot, lost);
         return;
     }
     const char *why_not =
@@ -155,19 +155,32 @@ static void clean_slot(pqp_job *job)
     if (clean)
         pqp_pool_cleaned_locked(p, job->slot);
     else
-        pqp_fleet_scrap_locked(p, job->slot, "a shared connection could not be cleaned");
+        pqp_fleet_scrap_locked(p, job->slot, PQPOOL_CLOSE_RESET_FAILED);
+}
+
+enum { SURVEYED_AT_ONCE = 64 };
+
+/* A probe that also asks for the leases: those that are to be told of as leaks, or all. Called without locks, returns with
+ * the mutex held. */
+static void survey(pqpool *p, pqp_slot *slot, PGconn *conn, bool all, pqp_time deadline)
+{
+    pqp_survey rows[SURVEYED_AT_ONCE];
+    pqp_pool_lock(p);
+    int n = pqp_watch_list_locked(p, all, rows, SURVEYED_AT_ONCE);
+    pqp_mutex_unlock(&p->mu);
+    bool answers = n > 0 ? pqp_session_survey(conn, rows, n, deadline) : pqp_session_ping(conn, deadline);
+    pqp_pool_lock(p);
+    pqp_watch_heard_locked(p, rows, n);
+    slot->probed = pqp_now();
+    if (answers)
+        pqp_pool_cleaned_locked(p, slot);
+    else
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_PROBE_FAILED);
 }
 
 static void probe_slot(pqp_job *job)
 {
-    pqpool *p = job->pool;
-    bool answers = pqp_session_ping(job->conn, pqp_now() + RESET_TIME);
-    pqp_pool_lock(p);
-    job->slot->probed = pqp_now();
-    if (answers)
-        pqp_pool_cleaned_locked(p, job->slot);
-    else
-        pqp_fleet_scrap_locked(p, job->slot, "the server did not answer a probe");
+    survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
 }
 
 static void close_slot(pqp_job *job)
@@ -306,6 +319,19 @@ void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, 
     if (clean)
         pqp_pool_cleaned_locked(p, slot);
     else
-        pqp_fleet_scrap_locked(p, slot, "its session could not be reset");
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED);
+    pqp_pool_unlock(p);
+}
+
+void pqp_connector_survey_here(pqpool *p, pqp_time deadline)
+{
+    pqp_pool_lock(p);
+    pqp_slot *slot = p->slots.in[PQP_SLOT_IDLE].tail;
+    if (slot && !p->closing) {
+        pqp_slot_move(&p->slots, slot, PQP_SLOT_PROBING, pqp_now());
+        slot->job = &here;
+        pqp_mutex_unlock(&p->mu); /* nobody is served by this */
+        survey(p, slot, slot->conn, true, deadline);
+    }
     pqp_pool_unlock(p);
 }

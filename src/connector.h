@@ -6,6 +6,7 @@
 #define PQP_CONNECTOR_H
 
 #include "pool.h"
+#include "watch.h"
 
 /* Starts a thread for every slot that waits for its step. Called by the keeper, without locks. False: the
  * system refused one; try again a little later. */
@@ -17,5 +18,9 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now);
 
 /* In the calling thread: cleans a leased slot (RESETTING) as `level` says, and gives it back or closes it. */
 void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, bool open_transaction);
+
+/* In the calling thread: asks the server, over an idle connection if there is one, what the leases are used for, and notes
+ * it with them. Blocks until the deadline at most. */
+void pqp_connector_survey_here(pqpool *p, pqp_time deadline);
 
 #endif

@@ -4,27 +4,82 @@
 #include <stdio.h>
 #include <unistd.h>
 
+/*      event, its name, from which log level on it is a line in the log */
 #define EVENTS(X)                                                                                            \
-    X(PQPOOL_EVENT_CONNECT, "connect")                                                                       \
-    X(PQPOOL_EVENT_ACQUIRE, "acquire")                                                                       \
-    X(PQPOOL_EVENT_ENQUEUE, "enqueue")                                                                       \
-    X(PQPOOL_EVENT_DEQUEUE, "dequeue")                                                                       \
-    X(PQPOOL_EVENT_RELEASE, "release")                                                                       \
-    X(PQPOOL_EVENT_CLOSE, "close")                                                                           \
-    X(PQPOOL_EVENT_TIMEOUT, "timeout")                                                                       \
-    X(PQPOOL_EVENT_CONNECT_FAILED, "connect_failed")                                                         \
-    X(PQPOOL_EVENT_DISCARDED, "discarded")
+    X(CONNECT, "connect", INFO)                                                                              \
+    X(ACQUIRE, "acquire", DEBUG)                                                                             \
+    X(ENQUEUE, "enqueue", DEBUG)                                                                             \
+    X(DEQUEUE, "dequeue", DEBUG)                                                                             \
+    X(RELEASE, "release", DEBUG)                                                                             \
+    X(CLOSE, "close", INFO)                                                                                  \
+    X(TIMEOUT, "timeout", DEBUG)                                                                             \
+    X(CONNECT_FAILED, "connect_failed", DEBUG)                                                               \
+    X(DISCARDED, "discarded", WARN)                                                                          \
+    X(LEAK, "leak", WARN)                                                                                    \
+    X(UNLEAK, "unleak", WARN)                                                                                \
+    X(LONG_HOLD, "long_hold", WARN)                                                                          \
+    X(SLOW_STATEMENT, "slow_statement", WARN)                                                                \
+    X(NESTED, "nested", INFO)                                                                                \
+    X(POOL_LOCK, "pool_lock", WARN)                                                                          \
+    X(HEALTH, "health", WARN)                                                                                \
+    X(SUSPEND, "suspend", INFO)                                                                              \
+    X(RESUME, "resume", INFO)
+
+static const struct {
+    const char *name;
+    pqpool_log_level level;
+} kinds[] = {
+#define ROW(id, name, level) [PQPOOL_EVENT_##id] = {name, PQPOOL_LOG_##level},
+    EVENTS(ROW)
+#undef ROW
+};
 
 const char *pqpool_event_name(int id)
 {
-    switch (id) {
-#define NAME(id, name)                                                                                       \
-    case id:                                                                                                 \
-        return name;
-        EVENTS(NAME)
-    default:
-        return "unknown";
-    }
+    return id > 0 && id < (int)PQP_COUNT_OF(kinds) ? kinds[id].name : "unknown";
+}
+
+/*      reason, its word, its sentence */
+#define CLOSE_REASONS(X)                                                                                     \
+    X(NONE, "none", "")                                                                                      \
+    X(IDLE_TIMEOUT, "idle_timeout", "it was idle for idle_timeout")                                          \
+    X(MAX_LIFETIME, "max_lifetime", "it had reached max_lifetime")                                           \
+    X(MAX_USES, "max_uses", "it had reached max_uses")                                                       \
+    X(MAX_IDLE, "max_idle", "more idle connections than max_idle allows")                                    \
+    X(MAX_SIZE, "max_size", "more connections than max_size allows")                                         \
+    X(EVICTED, "evicted", "it was evicted")                                                                  \
+    X(POOL_CLOSED, "pool_closed", "the pool was closed")                                                     \
+    X(DISCARDED, "discarded", "its user discarded it")                                                       \
+    X(LOST_IDLE, "lost_idle", "the server ended it while it was idle")                                       \
+    X(LOST, "lost", "the connection was lost")                                                               \
+    X(PROBE_FAILED, "probe_failed", "the server did not answer a probe")                                     \
+    X(LEFT_RUNNING, "left_running", "its user left a statement running, or its answer unread")               \
+    X(LEFT_PIPELINE, "left_pipeline", "its user left a pipeline with statements in it, or unsent data")      \
+    X(LEFT_OPEN, "left_open", "its user left a transaction open, and reset=none")                            \
+    X(REPLACED, "replaced", "its user reset it to another server process")                                   \
+    X(RESET_FAILED, "reset_failed", "its session could not be cleaned")                                      \
+    X(ON_ACQUIRE, "on_acquire", "the on_acquire hook refused it")                                            \
+    X(ON_RELEASE, "on_release", "the on_release hook refused it")                                            \
+    X(CHANGED, "changed", "its session was changed")                                                         \
+    X(UNSHAREABLE, "unshareable", "it could not be shared")
+
+static const struct {
+    const char *word, *sentence;
+} close_reasons[] = {
+#define ROW(reason, word, sentence) [PQPOOL_CLOSE_##reason] = {word, sentence},
+    CLOSE_REASONS(ROW)
+#undef ROW
+};
+_Static_assert(PQP_COUNT_OF(close_reasons) <= PQPOOL_CLOSE_REASONS, "each is counted");
+
+const char *pqpool_close_reason_name(int reason)
+{
+    return reason >= 0 && reason < (int)PQP_COUNT_OF(close_reasons) ? close_reasons[reason].word : "unknown";
+}
+
+const char *pqp_close_text(pqpool_close_reason reason)
+{
+    return close_reasons[reason].sentence;
 }
 
 int pqp_events_init(pqp_events *ev, const pqpool_hooks *hooks, const char *pool_name)
@@ -33,7 +88,7 @@ int pqp_events_init(pqp_events *ev, const pqpool_hooks *hooks, const char *pool_
     if (hooks)
         memcpy(&ev->hooks, hooks, PQP_MIN(hooks->size, sizeof ev->hooks));
     ev->pool_name = pool_name;
-    if (ev->hooks.on_event && !(ev->ring = calloc(PQP_EVENT_RING, sizeof *ev->ring)))
+    if (!(ev->ring = calloc(PQP_EVENT_RING, sizeof *ev->ring)))
         return ENOMEM;
     int rc = pqp_mutex_init(&ev->mu, PQP_RANK_EVENT);
     if (rc != 0)
@@ -56,9 +111,14 @@ static void append(pqp_events *ev, const pqpool_event *what, const char *text)
     snprintf(note->text, sizeof note->text, "%s", text ? text : "");
 }
 
+bool pqp_event_wanted(pqp_events *ev, int id)
+{
+    return ev->hooks.on_event || (int)kinds[id].level <= pqp_peek(&ev->level);
+}
+
 void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text)
 {
-    if (!ev->ring)
+    if (!pqp_event_wanted(ev, what->id))
         return;
     pqp_mutex_lock(&ev->mu);
     if (ev->count < PQP_EVENT_RING - 1) {
@@ -76,7 +136,7 @@ void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *t
 static bool take(pqp_events *ev, pqp_event_note *note)
 {
     if (ev->count == 0 && ev->dropped_untold > 0) {
-        append(ev, &(pqpool_event){.id = PQPOOL_EVENT_DISCARDED, .wait_us = ev->dropped_untold}, "");
+        append(ev, &(pqpool_event){.id = PQPOOL_EVENT_DISCARDED, .count = ev->dropped_untold}, "");
         ev->dropped_untold = 0;
     }
     if (ev->count == 0)
@@ -88,9 +148,47 @@ static bool take(pqp_events *ev, pqp_event_note *note)
     return true;
 }
 
+/* An event as a line for people. */
+static void describe(const pqpool_event *e, char *line, size_t size)
+{
+    int at = snprintf(line, size, "%s:", pqpool_event_name(e->id));
+#define ADD(...) (at += at < (int)size ? snprintf(line + at, size - (size_t)at, __VA_ARGS__) : 0)
+    if (e->connection)
+        ADD(" connection %d (pid %d),", (int)e->connection, (int)e->backend_pid);
+    if (e->file)
+        ADD(" %s:%d,", e->file, (int)e->line);
+    if (e->thread)
+        ADD(" thread %d,", (int)e->thread);
+    if (e->wait_us)
+        ADD(" waited %.1f ms,", (double)e->wait_us / 1000);
+    if (e->hold_us)
+        ADD(" %s %.1f ms,", e->id == PQPOOL_EVENT_SLOW_STATEMENT ? "took" : "held",
+            (double)e->hold_us / 1000);
+    if (e->idle_tx_us)
+        ADD(" %.1f ms of it idle in transaction,", (double)e->idle_tx_us / 1000);
+    if (e->count)
+        ADD(" %d,", (int)e->count);
+    if (e->waiting)
+        ADD(" %d wait,", (int)e->waiting);
+#undef ADD
+    at = PQP_MIN(at, (int)size - 1) - 1; /* at the last comma, or the first colon */
+    snprintf(line + at, size - (size_t)at, "%s%s", *e->text ? ": " : "", e->text);
+}
+
+static void hand_out(pqp_events *ev, const pqpool_event *event)
+{
+    char line[PQP_EVENT_TEXT + 400];
+    if (ev->hooks.on_event)
+        ev->hooks.on_event(event, ev->hooks.arg);
+    if ((int)kinds[event->id].level > pqp_peek(&ev->level))
+        return;
+    describe(event, line, sizeof line);
+    pqp_log(ev, kinds[event->id].level, "%s", line);
+}
+
 void pqp_events_hand_out(pqp_events *ev)
 {
-    if (!ev->ring || !pqp_load(&ev->noted))
+    if (!pqp_load(&ev->noted))
         return;
     pqp_event_note note;
     pqp_mutex_lock(&ev->mu);
@@ -98,7 +196,7 @@ void pqp_events_hand_out(pqp_events *ev)
         ev->handing_out = true;
         while (take(ev, &note)) {
             pqp_mutex_unlock(&ev->mu);
-            ev->hooks.on_event(&note.event, ev->hooks.arg);
+            hand_out(ev, &note.event);
             pqp_mutex_lock(&ev->mu);
         }
         pqp_store(&ev->noted, 0);

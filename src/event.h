@@ -2,8 +2,8 @@
  * event: what the pool tells the outside: typed events through one hook, and log lines.
  *
  * Events are noted under the pool's mutex, where their order is decided, and handed out after it is dropped,
- * by whoever just leaves; one at a time, in order. The ring is bounded: a hook too slow for it loses events,
- * which are counted, and the count is told.
+ * by whoever just leaves; one at a time, in order: first to the hook, then, by their level, as a line to the log. The
+ * ring is bounded: a hook too slow for it loses events, which are counted, and the count is told.
  */
 #ifndef PQP_EVENT_H
 #define PQP_EVENT_H
@@ -11,7 +11,14 @@
 #include "base.h"
 #include <pqpool-ops.h>
 
-enum { PQP_EVENT_RING = 512, PQP_EVENT_TEXT = 200 };
+enum { PQP_EVENT_RING = 512, PQP_EVENT_TEXT = 480 };
+
+/* A caller: his place in his source (file: NULL if not known; it lives as long as the pool) and his thread. */
+typedef struct pqp_site {
+    const char *file;
+    int32_t line;
+    int32_t thread; /* 0: none blocks */
+} pqp_site;
 
 typedef struct pqp_event_note {
     pqpool_event event;
@@ -26,17 +33,24 @@ typedef struct pqp_events {
 
     pqp_mutex mu;
     /* guarded by mu */
-    pqp_event_note *ring; /* NULL without a hook */
+    pqp_event_note *ring;
     int first, count;
     bool handing_out;
-    int64_t dropped, dropped_untold;
+    int64_t dropped;
+    int32_t dropped_untold;
 } pqp_events;
 
 int pqp_events_init(pqp_events *ev, const pqpool_hooks *hooks, const char *pool_name) PQP_MUSTCHECK;
 void pqp_events_fini(pqp_events *ev);
 
-/* Notes an event; any lock of a lower rank may be held. `what` has id, connection, backend_pid, waiting,
- * wait_us; text may be NULL and is copied. */
+/* Why a connection was closed, in a sentence; static. */
+const char *pqp_close_text(pqpool_close_reason reason);
+
+/* Whether anybody is told of such an event; no lock needed. */
+bool pqp_event_wanted(pqp_events *ev, int id);
+
+/* Notes an event; any lock of a lower rank may be held. `what` has all but size, pool_name and text; text may be
+ * NULL and is copied. */
 void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text);
 
 /* Hands out what is noted. No lock may be held. */

@@ -78,6 +78,7 @@ pqpool *pqp_fleet_new(const pqp_options *options, pqp_target *target, const pqpo
     p->warm = (int)options->initial_size;
     p->refs = 1;
     p->due = p->alarm = PQP_NEVER;
+    p->health_since = pqp_now();
     if (*options->name)
         snprintf(p->name, sizeof p->name, "%s", options->name);
     else if (!pqp_target_name(target, p->name, sizeof p->name))
@@ -224,6 +225,8 @@ int pqp_fleet_demand_locked(pqpool *p, pqp_time now)
 
 int pqp_fleet_waiting_locked(pqpool *p)
 {
+    if (p->suspended)
+        return p->queue.owners.count + p->queue.sharers.count;
     int sharers = p->queue.sharers.count, spare = pqp_fleet_underway_locked(p, false) - p->queue.owners.count;
     int owners = PQP_MAX(0, -spare);
     if (sharers == 0 || pqp_fleet_building_locked(p) > 0)
@@ -233,10 +236,35 @@ int pqp_fleet_waiting_locked(pqpool *p)
     return owners + sharers;
 }
 
+pqp_slot *pqp_fleet_slot_of_locked(const pqpool *p, const pqp_lane *lane)
+{
+    for (int i = 0; i < p->slots.count; i++)
+        if (lane && p->slots.all[i]->lane == lane)
+            return p->slots.all[i];
+    return NULL;
+}
+
+int pqp_fleet_in_use_locked(const pqpool *p)
+{
+    int n = in(p, PQP_SLOT_LEASED);
+    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
+    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
+        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s; s = s->link.next)
+            n += pqp_load(&s->lane->load) > 0;
+    return n;
+}
+
 int pqp_fleet_live_locked(const pqpool *p)
 {
     return in(p, PQP_SLOT_IDLE) + in(p, PQP_SLOT_LEASED) + in(p, PQP_SLOT_RESETTING) +
            in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING);
+}
+
+/* Both lists stand in the order in which they came. */
+static int64_t longest_wait(const pqpool *p)
+{
+    const pqp_waiter *w = pqp_queue_first(&p->queue, true);
+    return w ? PQP_MAX(0, pqp_now() - w->since) / 1000 : 0;
 }
 
 void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
@@ -264,7 +292,21 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
         .events_dropped = pqp_events_dropped(&p->events),
         .unsent = p->queue.sharers.count,
         .promised = pqp_load(&p->promised),
+        .in_use = pqp_fleet_in_use_locked(p),
+        .suspended = p->suspended,
+        .leaks = p->leaks,
+        .unleaks = p->unleaks,
+        .long_holds = p->long_holds,
+        .nested = p->nested,
+        .pool_locks = p->pool_locks,
+        .evictions = p->evictions,
+        .suspensions = p->suspensions,
+        .longest_wait_us = longest_wait(p),
+        .wait = p->wait,
+        .use = p->use,
+        .create = p->create,
     };
+    memcpy(out->closed_by, p->closed_by, sizeof out->closed_by);
     static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
     pqp_time now = pqp_now(), stall = pqp_peek(&p->stall_time);
     for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
@@ -277,16 +319,21 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
 
 /* ---- telling ---- */
 
-void pqp_fleet_event_locked(pqpool *p, int id, const pqp_slot *slot, int64_t wait_us, const char *text)
+void pqp_fleet_tell_locked(pqpool *p, const pqp_slot *slot, const char *text, pqpool_event what)
 {
-    if (!p->events.ring)
+    if (!pqp_event_wanted(&p->events, what.id))
         return;
-    pqpool_event e = {.id = id, .waiting = pqp_fleet_waiting_locked(p), .wait_us = wait_us};
+    what.waiting = pqp_fleet_waiting_locked(p);
     if (slot) {
-        e.connection = slot->id;
-        e.backend_pid = slot->backend_pid;
+        what.connection = slot->id;
+        what.backend_pid = slot->backend_pid;
     }
-    pqp_event_note_down(&p->events, &e, text);
+    if (slot && slot->state == PQP_SLOT_LEASED) {
+        what.file = slot->site.file;
+        what.line = slot->site.line;
+        what.thread = slot->site.thread;
+    }
+    pqp_event_note_down(&p->events, &what, text);
 }
 
 void pqp_fleet_kick(void *pool)
@@ -333,22 +380,33 @@ void pqp_fleet_fail_locked(pqpool *p, pqp_waiter *w, const pqpool_error *why)
 
 /* ---- moving ---- */
 
-void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason)
+void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
 {
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_CLOSING, pqp_now());
     p->closes++;
+    p->closed_by[reason]++;
     p->kick = true;
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_CLOSE, slot, 0, reason);
+    PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, pqp_close_text(reason), .reason = (int32_t)reason);
 }
 
-void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, pqp_time now)
+void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now)
 {
+    slot->site = *site;
+    slot->thread_name[0] = slot->sql[0] = '\0';
+    slot->blocked_by = 0;
+    slot->leaked = slot->leak_untold = false;
+    pqp_activity_begin_locked(&slot->activity, now);
+    pqp_fleet_due_locked(
+        p, now + PQP_LOOK_AGE); /* the first lease after a rest wakes the keeper, no other does */
     slot->generation++;
     slot->uses++;
     slot->fresh = false;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
     p->acquires++;
+    p->peak_in_use = PQP_MAX(p->peak_in_use, pqp_fleet_in_use_locked(p));
+    pqp_histogram_count(&p->wait, (now - since) / 1000);
+    PQP_TELL(p, PQPOOL_EVENT_ACQUIRE, slot, NULL, .wait_us = (now - since) / 1000);
 }
 
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)

@@ -14,6 +14,7 @@
 #include "depot.h"
 #include "error.h"
 #include "event.h"
+#include "histogram.h"
 #include "options.h"
 #include "plan.h"
 #include "queue.h"
@@ -26,6 +27,9 @@ enum { PQP_LANES_MAX = 64 };
  * shared connection, and pressure is this many statements on the emptiest one. doc/ARCHITECTURE.md says
  * why. */
 enum { PQP_GROW_LOAD = 8, PQP_GROW_MS = 50 };
+
+/* A lease older than this is looked at now and then. */
+#define PQP_LOOK_AGE (100 * PQP_MS)
 
 struct pqpool {
     uint64_t magic;
@@ -77,10 +81,19 @@ struct pqpool {
     int jobs;         /* running, not orphaned */
     pqp_cond changed; /* a slot became EMPTY or was given back, a job ended */
     int64_t connects, connect_failures, closes, acquires, releases, timeouts, enqueues, shared_grown;
+    int64_t closed_by[PQPOOL_CLOSE_REASONS];
+    int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
+    int64_t acquires_seen; /* by the keeper, at its last look */
+    pqpool_histogram wait, use, create;
+    bool suspended; /* nobody is served */
+    uint32_t era;   /* counts pqpool_evict(): connections begun in an earlier one are to go */
+    /* Since the last check of the pool's health. */
+    pqp_time health_since;
+    int idle_all_along, peak_in_use;
 };
 
 /* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
-enum { PQP_RUN_SIZE = 416 };
+enum { PQP_RUN_SIZE = 432 };
 
 /* ---- making and unmaking ---- */
 
@@ -111,6 +124,10 @@ bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now);
 int pqp_fleet_demand_locked(pqpool *p, pqp_time now);
 /* Callers and statements waiting that no connection under way covers. */
 int pqp_fleet_waiting_locked(pqpool *p);
+/* Whose lane it is. */
+pqp_slot *pqp_fleet_slot_of_locked(const pqpool *p, const pqp_lane *lane);
+/* Connections that somebody uses: leases, and lanes with statements on them. */
+int pqp_fleet_in_use_locked(const pqpool *p);
 /* Connections that are up. */
 int pqp_fleet_live_locked(const pqpool *p);
 void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out);
@@ -122,16 +139,21 @@ static inline int pqp_fleet_in(const pqpool *p, pqp_slot_state state)
 
 /* ---- telling ---- */
 
-void pqp_fleet_event_locked(pqpool *p, int id, const pqp_slot *slot, int64_t wait_us, const char *text);
+/* An event: about a connection (or NULL), with a text (or NULL), and what else is known: PQP_TELL(p, PQPOOL_EVENT_CLOSE,
+ * slot, "why", .reason = ...). */
+void pqp_fleet_tell_locked(pqpool *p, const pqp_slot *slot, const char *text, pqpool_event what);
+#define PQP_TELL(p, what, slot, text, ...)                                                                   \
+    pqp_fleet_tell_locked((p), (slot), (text), (pqpool_event){.id = (what), __VA_ARGS__})
+
 void pqp_fleet_kick(void *pool);                   /* wakes the keeper; no lock needed */
 void pqp_fleet_due_locked(pqpool *p, pqp_time at); /* the keeper must look at this time at the latest */
 
 /* ---- moving ---- */
 
 /* Closes a slot's connection. */
-void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, const char *reason);
-/* To one caller, for himself. */
-void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, pqp_time now);
+void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
+/* To one caller, for himself, who has been waiting since then. */
+void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now);
 /* Begins to make an idle connection a lane, for everybody or for one waiter alone. */
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone);
 /* A lane takes nothing new any more. */

@@ -258,8 +258,7 @@ void pqp_flight_lose(pqp_lane *l, const pqp_answer *fatal)
     pqp_flight_return_backlog(l);
 }
 
-/* A statement's SQL, as long as its owner is still there. */
-static const char *text_of(const pqp_stmt *m)
+const char *pqp_flight_text(const pqp_stmt *m)
 {
     return m->call && !m->given_up ? m->request->sql : NULL;
 }
@@ -280,7 +279,7 @@ void pqp_flight_condemn(pqp_lane *l, const char *reason, const char *culprit)
 static void fall_out_of_step(pqp_lane *l)
 {
     pqp_flight_condemn(l, "it fell out of step (COPY, or an answer that belongs to no statement)",
-                       l->flight.head ? text_of(l->flight.head) : NULL);
+                       l->flight.head ? pqp_flight_text(l->flight.head) : NULL);
     pqp_flight_lose(l, NULL);
 }
 
@@ -298,7 +297,7 @@ static void finish_head(pqp_lane *l, pqp_time now)
     else if (!error && !l->tainted)
         note_cost(l, head, now);
     l->ended_now++;
-    l->ended_text = text_of(head);
+    l->ended_text = pqp_flight_text(head);
     if (l->tainted &&
         !head->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
         finish_unit(l, NULL, PQPOOL_ELOST, PQPOOL_UNKNOWN);
@@ -376,7 +375,7 @@ static void take_answer(pqp_lane *l, const pqp_answer *a)
         return;
     }
     if (a->kind == PQP_NEXT_STATE) {
-        pqp_flight_condemn(l, "a statement changed the state of its session", text_of(m));
+        pqp_flight_condemn(l, "a statement changed the state of its session", pqp_flight_text(m));
         l->tainted = m->taints = true;
     }
     if (a->kind != PQP_NEXT_ABORTED) /* the error that caused it is the answer */

@@ -171,6 +171,8 @@ bool pqp_flight_due(const pqp_stmt *m, pqp_time now); /* it has no answer and it
 void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code);
 /* What is past its time at the front of the backlog is not sent; its owners are told. */
 void pqp_flight_drop_due(pqp_lane *l, pqp_time now);
+/* A statement's SQL, as long as its owner is still there; else NULL. */
+const char *pqp_flight_text(const pqp_stmt *m);
 void pqp_flight_fence_stall(pqp_lane *l); /* the head, or whether it is given up, has changed */
 
 bool pqp_flight_drives(const pqp_lane *l, const pqp_call *call);

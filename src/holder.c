@@ -1,5 +1,9 @@
 #include "holder.h"
 
+#include <stdio.h>
+
+enum { BLAMED_AT_MOST = 4 };
+
 /* Its address stands for the thread. The number is a hint: not 0 while the thread holds a lease of any pool; a
  * lease that another thread gives back does not count it down. */
 static _Thread_local int maybe_held;
@@ -16,14 +20,132 @@ void pqp_holder_left(pqp_slot *slot)
         maybe_held--;
 }
 
+bool pqp_holder_maybe(void)
+{
+    return maybe_held > 0;
+}
+
+pqp_slot *pqp_holder_mine_locked(pqpool *p)
+{
+    pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head;
+    while (s && pqp_load(&s->holder) != (uintptr_t)&maybe_held)
+        s = s->link.next;
+    return s;
+}
+
 bool pqp_holder_is_me(pqpool *p)
 {
-    if (maybe_held == 0)
+    if (!pqp_holder_maybe())
         return false;
-    bool mine = false;
-    pqp_pool_lock(p);
-    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && !mine; s = s->link.next)
-        mine = pqp_load(&s->holder) == (uintptr_t)&maybe_held;
-    pqp_pool_unlock(p);
+    pqp_mutex_lock(&p->mu);
+    bool mine = pqp_holder_mine_locked(p) != NULL;
+    pqp_mutex_unlock(&p->mu); /* nothing has changed */
     return mine;
+}
+
+/* ---- describing ---- */
+
+static double seconds(int64_t us)
+{
+    return (double)us / 1e6;
+}
+
+const char *pqpool_holder_state_name(int state)
+{
+    static const char *const names[] = {"not known", "running", "waiting for a lock", "idle",
+                                        "idle in transaction"};
+    return state >= 0 && state < (int)PQP_COUNT_OF(names) ? names[state] : "unknown";
+}
+
+void pqp_holder_doing(const pqpool_holder *h, char *text, size_t size)
+{
+    size_t at = 0;
+#define ADD(...) (at += at < size ? (size_t)snprintf(text + at, size - at, __VA_ARGS__) : 0)
+    if (h->state == PQPOOL_HOLDER_UNKNOWN)
+        ADD("what it does is %s", pqpool_holder_state_name(h->state));
+    else
+        ADD("%s for %.1f s", pqpool_holder_state_name(h->state), seconds(h->state_us));
+    if (h->blocked_by)
+        ADD(" of pid %d", (int)h->blocked_by);
+    if (h->working_us + h->idle_us + h->idle_tx_us > 0)
+        ADD(" (%.1f s working, %.1f s idle, %.1f s idle in transaction)", seconds(h->working_us),
+            seconds(h->idle_us), seconds(h->idle_tx_us));
+    if (*h->sql)
+        ADD(", SQL: %s", h->sql);
+    else if (h->answers > 0)
+        ADD(", %lld answers, the last %s", (long long)h->answers,
+            *h->last_answer ? h->last_answer : "an error");
+    else
+        ADD(", no answer yet");
+#undef ADD
+}
+
+static void put_site(const pqpool_holder *h, char *text, size_t size)
+{
+    if (h->file)
+        snprintf(text, size, "%s:%d", h->file, (int)h->line);
+    else
+        snprintf(text, size, "place not known");
+}
+
+void pqp_holder_describe_locked(const pqp_slot *slot, pqp_time now, pqpool_holder *h)
+{
+    pqp_activity *a = &((pqp_slot *)slot)->activity;
+    *h = (pqpool_holder){
+        .size = sizeof *h,
+        .connection = slot->id,
+        .backend_pid = slot->backend_pid,
+        .file = slot->site.file,
+        .line = slot->site.line,
+        .thread = slot->site.thread,
+        .state = slot->blocked_by ? PQPOOL_HOLDER_LOCKED : a->state,
+        .leaked = slot->leaked,
+        .held_us = (now - slot->since) / 1000,
+        .state_us = PQP_MAX(0, now - a->state_since) / 1000,
+        .working_us = a->working / 1000,
+        .idle_us = a->idle / 1000,
+        .idle_tx_us = a->idle_tx / 1000,
+        .answers = pqp_load(&a->answers),
+        .blocked_by = slot->blocked_by,
+    };
+    uint64_t tag = pqp_peek(&a->tag);
+    memcpy(h->last_answer, &tag, sizeof tag);
+    memcpy(h->thread_name, slot->thread_name, sizeof h->thread_name);
+    memcpy(h->sql, slot->sql, sizeof h->sql);
+    char site[200];
+    put_site(h, site, sizeof site);
+    int at = snprintf(h->text, sizeof h->text,
+                      "connection %d (pid %d): held %.1f s by thread %d%s%s%s, %.150s: ", (int)h->connection,
+                      (int)h->backend_pid, seconds(h->held_us), (int)h->thread, *h->thread_name ? " (" : "",
+                      h->thread_name, *h->thread_name ? ")" : "", site);
+    pqp_holder_doing(h, h->text + at, sizeof h->text - (size_t)at);
+}
+
+/* ---- blaming ---- */
+
+/* Both lists stand in the order of time: who came first has had it for longest. */
+void pqp_holder_blame_locked(pqpool *p, pqp_time now, pqpool_error *err)
+{
+    if (!err)
+        return;
+    int n = 0;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && n < BLAMED_AT_MOST;
+         s = s->link.next, n++) {
+        pqpool_holder h;
+        pqp_holder_describe_locked(s, now, &h);
+        pqp_error_append(err, "; %s", h.text);
+    }
+    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
+    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
+        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s && n < BLAMED_AT_MOST;
+             s = s->link.next) {
+            char sql[120];
+            pqp_time running = pqp_lane_head(s->lane, now, sql, sizeof sql);
+            if (running < PQP_LOOK_AGE)
+                continue;
+            pqp_error_append(err, "; connection %d (pid %d): shared, running for %.1f s: %s", (int)s->id,
+                             (int)s->backend_pid, seconds(running / 1000),
+                             *sql ? sql : "(its caller has left)");
+            n++;
+        }
 }

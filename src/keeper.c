@@ -6,6 +6,7 @@
 
 #include "admission.h"
 #include "connector.h"
+#include "health.h"
 #include "run.h"
 
 enum { EVENTS_AT_ONCE = 64 };
@@ -31,13 +32,13 @@ static void retire_idle(pqpool *p, pqp_time now)
     for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
         prev = s->link.prev;
         if (pqp_load(&s->suspect)) {
-            pqp_fleet_scrap_locked(p, s, "the server ended it while it was in use");
+            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_LOST);
             spare--;
         } else if (s->expires <= now) {
-            pqp_fleet_scrap_locked(p, s, "it had reached max_lifetime");
+            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_MAX_LIFETIME);
             spare--;
         } else if (spare > 0 && s->since + idle_timeout <= now) {
-            pqp_fleet_scrap_locked(p, s, "it was idle for idle_timeout");
+            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_IDLE_TIMEOUT);
             spare--;
         } else {
             pqp_fleet_due_locked(p, PQP_MIN(s->expires, spare > 0 ? s->since + idle_timeout : PQP_NEVER));
@@ -138,9 +139,9 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
     pqp_pool_lock(p);
     if (may_be_vacated(s, &t))
         pqp_pool_vacated_locked(p, s,
-                                t.dead        ? "it was lost"
-                                : t.condemned ? "its session was changed"
-                                              : NULL);
+                                t.dead        ? PQPOOL_CLOSE_LOST
+                                : t.condemned ? PQPOOL_CLOSE_CHANGED
+                                              : PQPOOL_CLOSE_NONE);
     pqp_pool_unlock(p);
 }
 
@@ -201,7 +202,7 @@ static void socket_event(pqpool *p, pqp_slot *s, uint32_t events)
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         pqp_store(&s->suspect, 1);
     if (s->state == PQP_SLOT_IDLE && pqp_load(&s->suspect))
-        pqp_fleet_scrap_locked(p, s, "the server ended it while it was idle");
+        pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_LOST_IDLE);
     lane = s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING;
     pqp_pool_unlock(p);
     if (lane)
@@ -212,11 +213,15 @@ static void socket_event(pqpool *p, pqp_slot *s, uint32_t events)
 
 static pqp_time housekeep(pqpool *p, bool *stop)
 {
+    pqp_time look = pqp_watch_look(p);
     pqp_pool_lock(p);
     pqp_time now = pqp_now();
     p->due = PQP_NEVER;
     *stop = p->stopping;
+    pqp_fleet_due_locked(p, look);
+    pqp_watch_find_leaks_locked(p, now);
     if (!p->closing) {
+        pqp_health_check_locked(p, now);
         retire_idle(p, now);
         probe_idle(p, now);
         retire_lanes(p, now);

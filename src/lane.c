@@ -58,6 +58,8 @@
  */
 #include "lane.h"
 
+#include <stdio.h>
+
 #include "unit.h"
 
 int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *owner)
@@ -300,6 +302,19 @@ bool pqp_lane_stalled(pqp_lane *l, pqp_time now, pqp_time limit)
 {
     pqp_time since = pqp_peek(&l->head_since);
     return since != 0 && now - since > limit;
+}
+
+/* The mutex alone, and not pqp_lane_lock(): `held` would promise to whoever comes meanwhile that his statement is sent on
+ * the way out. */
+pqp_time pqp_lane_head(pqp_lane *l, pqp_time now, char *sql, size_t size)
+{
+    pqp_mutex_lock(&l->mu);
+    const pqp_stmt *head = l->flight.head;
+    pqp_time since = pqp_peek(&l->head_since);
+    const char *text = head ? pqp_flight_text(head) : NULL;
+    snprintf(sql, size, "%s", text ? text : "");
+    pqp_mutex_unlock(&l->mu);
+    return head && since != 0 ? PQP_MAX(0, now - since) : 0;
 }
 
 void pqp_lane_unpin(pqp_lane *l)

@@ -1,43 +1,75 @@
 #include "lease.h"
 
+#include <stdio.h>
+
 #include "admission.h"
 #include "connector.h"
-#include "holder.h"
 
 #define TEST_TIME (5 * PQP_SECOND)
+#define TEST_BYPASS (500 * PQP_MS) /* used this lately, a connection needs no round trip to be trusted */
 
 static uint64_t token_of(const pqp_slot *slot)
 {
     return (uint64_t)slot->generation << 32 | (uint32_t)slot->index;
 }
 
-/* Why a connection just taken can't be handed on; NULL: it can. */
-static const char *examine(pqpool *p, pqp_slot *slot, bool test, pqp_time deadline)
+/* test_on_borrow: a round trip, or, where the server was there just now, only a look whether it has said anything since:
+ * its last words, perhaps. */
+static bool test(pqp_slot *slot, pqp_time deadline)
+{
+    pqp_time now = pqp_now();
+    return (now - slot->probed < TEST_BYPASS && pqp_session_silent(slot->conn)) ||
+           pqp_session_ping(slot->conn, PQP_MIN(deadline, now + TEST_TIME));
+}
+
+/* Why a connection just taken can't be handed on; NONE: it can. */
+static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline)
 {
     if (pqp_load(&slot->suspect) && !pqp_session_lives(slot->conn))
-        return "the server ended it while it was idle";
-    if (test && !pqp_session_ping(slot->conn, PQP_MIN(deadline, pqp_now() + TEST_TIME)))
-        return "test_on_borrow: the server did not answer";
+        return PQPOOL_CLOSE_LOST_IDLE;
+    if (pqp_load(&p->test_on_borrow) && !test(slot, deadline))
+        return PQPOOL_CLOSE_PROBE_FAILED;
     if (p->events.hooks.on_acquire && p->events.hooks.on_acquire(slot->conn, p->events.hooks.arg) != 0)
-        return "the on_acquire hook refused it";
-    return NULL;
+        return PQPOOL_CLOSE_ON_ACQUIRE;
+    return PQPOOL_CLOSE_NONE;
+}
+
+/* Who asked in an event loop gets a thread only now; and one that has a lease of this pool already takes twice what one
+ * needs, which is the way into a pool-lock. */
+static void note_thread(pqpool *p, pqp_slot *slot)
+{
+    pqp_pool_lock(p);
+    const pqp_slot *first = pqp_holder_mine_locked(p);
+    slot->site.thread = pqp_thread();
+    if (first) {
+        char text[200];
+        snprintf(text, sizeof text, "while the same thread holds connection %d, acquired at %.120s:%d",
+                 (int)first->id, first->site.file ? first->site.file : "a place not known",
+                 (int)first->site.line);
+        p->nested++;
+        PQP_TELL(p, PQPOOL_EVENT_NESTED, slot, text);
+    }
+    pqp_pool_unlock(p);
 }
 
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
 {
-    const char *flaw = examine(p, slot, pqp_load(&p->test_on_borrow), deadline);
-    if (!flaw) {
+    pqpool_close_reason flaw = examine(p, slot, deadline);
+    if (flaw == PQPOOL_CLOSE_NONE) {
+        pqp_activity_watch(&slot->activity, slot->conn);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
+        if (slot->site.thread == 0 || pqp_holder_maybe())
+            note_thread(p, slot);
         pqp_holder_took(slot);
         return NULL;
     }
     pqp_pool_lock(p);
-    if (pqp_load(&slot->suspect))
+    if (flaw == PQPOOL_CLOSE_LOST_IDLE || pqp_load(&slot->suspect))
         pqp_fleet_scrap_locked(p, slot, flaw);
     else
         pqp_pool_reject_locked(p, slot, flaw);
     pqp_pool_unlock(p);
-    return flaw;
+    return pqp_close_text(flaw);
 }
 
 pqpool_code pqp_lease_refuse_late(pqpool_error *err, const char *flaw)
@@ -46,13 +78,14 @@ pqpool_code pqp_lease_refuse_late(pqpool_error *err, const char *flaw)
                       flaw);
 }
 
-pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease, pqpool_error *err)
+pqpool_code pqp_lease_acquire(pqpool *p, const pqp_site *site, pqp_time deadline, pqpool_lease *lease,
+                              pqpool_error *err)
 {
     pqp_turn turn = {0};
     *lease = (pqpool_lease){0};
     for (;;) {
         pqp_slot *slot;
-        pqpool_code code = pqp_admission_wait(p, deadline, &turn, &slot, err);
+        pqpool_code code = pqp_admission_wait(p, site, deadline, &turn, &slot, err);
         if (code != PQPOOL_OK)
             return code;
         const char *flaw = pqp_lease_begin(p, slot, deadline, lease);
@@ -76,57 +109,124 @@ static pqp_slot *find_locked(pqpool *p, const pqpool_lease *lease)
     return out ? slot : NULL;
 }
 
+/* How a lease ends. */
+typedef struct ending {
+    pqp_slot *slot;
+    pqpool_close_reason reason; /* to be closed; NONE: it may go on being used */
+    pqp_reset_level level;
+    pqp_time held;
+} ending;
+
+static void tell_end_locked(pqpool *p, const ending *e)
+{
+    pqp_slot *slot = e->slot;
+    int64_t held_us = e->held / 1000, idle_tx_us = slot->activity.idle_tx / 1000;
+    int64_t limit = p->options.idle_tx_threshold;
+    PQP_TELL(p, PQPOOL_EVENT_RELEASE, slot, NULL, .hold_us = held_us, .idle_tx_us = idle_tx_us);
+    if (slot->leaked) {
+        p->unleaks++;
+        PQP_TELL(p, PQPOOL_EVENT_UNLEAK, slot, "it came back after all", .hold_us = held_us,
+                 .idle_tx_us = idle_tx_us);
+    }
+    if (limit > 0 && idle_tx_us >= limit * 1000) {
+        p->long_holds++;
+        PQP_TELL(p, PQPOOL_EVENT_LONG_HOLD, slot,
+                 "do what is not for the database before or after the transaction", .hold_us = held_us,
+                 .idle_tx_us = idle_tx_us);
+    }
+}
+
 /*
  * Claims the return: of two threads that give back the same lease, one finds the generation changed. From
  * here on the slot is LEASED to nobody but this function.
  */
-static pqp_slot *claim(pqpool *p, const pqpool_lease *lease, const char **close_why, pqp_reset_level *level)
+static void claim(pqpool *p, const pqpool_lease *lease, ending *e)
 {
     pqp_pool_lock(p);
-    pqp_slot *slot = find_locked(p, lease);
+    pqp_slot *slot = e->slot = find_locked(p, lease);
     if (slot) {
+        pqp_time now = pqp_now();
+        e->held = now - slot->since;
+        e->level = (pqp_reset_level)p->options.reset;
         slot->generation++;
+        slot->probed = now;
         pqp_holder_left(slot);
         p->releases++;
-        *level = (pqp_reset_level)p->options.reset;
-        if (p->closing)
-            *close_why = "the pool was closed";
-        else if (p->options.max_uses > 0 && slot->uses >= p->options.max_uses)
-            *close_why = "it had reached max_uses";
-        else if (slot->expires <= pqp_now())
-            *close_why = "it had reached max_lifetime";
-        pqp_fleet_event_locked(p, PQPOOL_EVENT_RELEASE, slot, 0, NULL);
+        pqp_histogram_count(&p->use, e->held / 1000);
+        if (e->reason == PQPOOL_CLOSE_NONE)
+            e->reason = pqp_pool_outlived_locked(p, slot, now);
+        if (e->held < PQP_LOOK_AGE)
+            tell_end_locked(p, e);
     }
     pqp_pool_unlock(p);
-    return slot;
+}
+
+/* One that has lasted: a last look, so that the account is complete. */
+static void take_last_look(pqpool *p, const ending *e)
+{
+    pqp_slot *slot = e->slot;
+    if (e->held < PQP_LOOK_AGE)
+        return;
+    pqp_sight seen = pqp_activity_look(&slot->activity, slot->fd, slot->backend_pid);
+    pqp_pool_lock(p);
+    pqp_activity_note_locked(&slot->activity, &seen);
+    tell_end_locked(p, e);
+    pqp_pool_unlock(p);
 }
 
 pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
 {
-    const char *close_why = discard ? "its user discarded it" : NULL;
-    pqp_reset_level level = PQP_RESET_ROLLBACK;
+    ending e = {.reason = discard ? PQPOOL_CLOSE_DISCARDED : PQPOOL_CLOSE_NONE};
     bool open_transaction = false;
-    pqp_slot *slot = claim(p, lease, &close_why, &level);
-    if (!slot)
+    claim(p, lease, &e);
+    if (!e.slot)
         return PQPOOL_EINVAL;
     PGconn *conn = lease->conn;
     *lease = (pqpool_lease){0};
-    if (!close_why && p->events.hooks.on_release &&
+    take_last_look(p, &e);
+    if (e.reason == PQPOOL_CLOSE_NONE && p->events.hooks.on_release &&
         p->events.hooks.on_release(conn, p->events.hooks.arg) != 0)
-        close_why = "the on_release hook refused it";
-    if (!close_why)
-        close_why = pqp_session_inspect(conn, slot->fd, slot->backend_pid, &open_transaction);
-    if (!close_why && open_transaction && level == PQP_RESET_NONE)
-        close_why = "its user left a transaction open, and reset=none";
-    if (!close_why && (open_transaction || level >= PQP_RESET_CLEAN)) {
-        pqp_connector_reset_here(p, slot, level, open_transaction);
+        e.reason = PQPOOL_CLOSE_ON_RELEASE;
+    if (e.reason == PQPOOL_CLOSE_NONE)
+        e.reason = pqp_session_inspect(conn, e.slot->fd, e.slot->backend_pid, &open_transaction);
+    if (e.reason == PQPOOL_CLOSE_NONE && open_transaction && e.level == PQP_RESET_NONE)
+        e.reason = PQPOOL_CLOSE_LEFT_OPEN;
+    if (e.reason == PQPOOL_CLOSE_NONE && (open_transaction || e.level >= PQP_RESET_CLEAN)) {
+        pqp_connector_reset_here(p, e.slot, e.level, open_transaction);
         return PQPOOL_OK;
     }
     pqp_pool_lock(p);
-    if (close_why)
-        pqp_fleet_scrap_locked(p, slot, close_why);
+    if (e.reason != PQPOOL_CLOSE_NONE)
+        pqp_fleet_scrap_locked(p, e.slot, e.reason);
     else
-        pqp_pool_cleaned_locked(p, slot);
+        pqp_pool_cleaned_locked(p, e.slot);
     pqp_pool_unlock(p);
     return PQPOOL_OK;
+}
+
+pqpool_code pqp_lease_move(pqpool *p, const pqpool_lease *lease)
+{
+    pqp_pool_lock(p);
+    pqp_slot *slot = find_locked(p, lease);
+    if (slot) {
+        pqp_holder_left(slot);
+        pqp_holder_took(slot);
+        slot->site.thread = pqp_thread();
+        slot->thread_name[0] = '\0';
+    }
+    pqp_pool_unlock(p);
+    return slot ? PQPOOL_OK : PQPOOL_EINVAL;
+}
+
+pqpool_code pqp_lease_ping(pqpool *p, const pqp_site *site, pqp_time deadline, pqpool_error *err)
+{
+    pqpool_lease lease;
+    pqpool_code code = pqp_lease_acquire(p, site, deadline, &lease, err);
+    if (code != PQPOOL_OK)
+        return code;
+    bool answers = pqp_session_ping(lease.conn, PQP_MIN(deadline, pqp_now() + TEST_TIME));
+    (void)!pqp_lease_end(p, &lease, !answers);
+    if (!answers)
+        pqp_refuse(err, PQPOOL_ELOST, "a connection was there, but the server did not answer on it");
+    return answers ? PQPOOL_OK : PQPOOL_ELOST;
 }

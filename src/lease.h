@@ -6,7 +6,7 @@
 
 #include "pool.h"
 
-pqpool_code pqp_lease_acquire(pqpool *p, pqp_time deadline, pqpool_lease *lease,
+pqpool_code pqp_lease_acquire(pqpool *p, const pqp_site *site, pqp_time deadline, pqpool_lease *lease,
                               pqpool_error *err) PQP_MUSTCHECK;
 /* The last step of it, with a slot that is LEASED: NULL, and *lease is filled; or why the connection was no good,
  * and it is given back to be closed. May block for a round trip (test_on_borrow). */
@@ -14,5 +14,12 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
 pqpool_code pqp_lease_refuse_late(pqpool_error *err, const char *flaw);
 
 pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard) PQP_MUSTCHECK;
+
+/* The calling thread is the holder from now on. */
+pqpool_code pqp_lease_move(pqpool *p, const pqpool_lease *lease) PQP_MUSTCHECK;
+
+/* Takes one, makes a round trip, gives it back. */
+pqpool_code pqp_lease_ping(pqpool *p, const pqp_site *site, pqp_time deadline,
+                           pqpool_error *err) PQP_MUSTCHECK;
 
 #endif

@@ -18,6 +18,7 @@ static int fork_rc;
 static void in_child(void)
 {
     atomic_fetch_add(&process, 1);
+    pqp_thread_forked();
 }
 
 static void register_fork(void)

@@ -62,7 +62,7 @@ static const row rows[] = {
     {{"keeper_interval", "timeBetweenEvictionRunsMillis pool_health_check_period", "30s", "ms", 10, DAY,
       true, true, "how often the pool looks after its connections"}, TIME, 0, AT(keeper_interval), NULL},
     {{"test_on_borrow", "testOnBorrow", "off", "", 0, 1,
-      true, true, "whether an idle connection is probed before it is leased"},
+      true, true, "whether an idle connection is probed before it is leased, unless it was used within 500 ms"},
       SWITCH, 0, AT(test_on_borrow), NULL},
     {{"test_while_idle", "testWhileIdle", "off", "", 0, 1,
       true, true, "whether idle connections are probed every keeper_interval"},
@@ -89,16 +89,19 @@ static const row rows[] = {
     {{"slow_statement", "maxQueryExecutionTime", "1s", "ms", 0, LONG_TIME,
       true, true, "a statement that takes longer is logged"}, TIME, CAN_BE_OFF, AT(slow_statement), NULL},
     {{"leak_threshold", "removeAbandonedTimeout leakDetectionThreshold", "off", "ms", 0, LONG_TIME,
-      false, false, "a lease held for longer is reported"}, TIME, CAN_BE_OFF, AT(leak_threshold), NULL},
+      true, true, "a lease held for longer is reported"}, TIME, CAN_BE_OFF, AT(leak_threshold), NULL},
+    {{"idle_tx_threshold", "", "500ms", "ms", 0, LONG_TIME,
+      true, true, "a lease that was idle in a transaction for longer is reported when it ends"},
+      TIME, CAN_BE_OFF, AT(idle_tx_threshold), NULL},
     {{"log_level", "logging", "warn", "", 0, PQPOOL_LOG_DEBUG,
       true, true, "what is logged"}, WORD, 0, AT(log_level), "off error warn info debug"},
     {{"health_interval", "", "5min", "ms", 0, LONG_TIME,
-      false, false, "how often the pool checks its own health"}, TIME, CAN_BE_OFF, AT(health_interval), NULL},
+      true, true, "how often the pool checks its own health"}, TIME, CAN_BE_OFF, AT(health_interval), NULL},
     {{"health_used", "", "80%", "%", 1, 100,
-      false, false, "more connections in use than this are worth a warning"},
+      true, true, "more connections in use than this are worth a warning"},
       PERCENT, 0, AT(health_used), NULL},
     {{"health_waiting", "", "10", "", 0, 1000000,
-      false, false, "more callers waiting than this are worth a warning"},
+      true, true, "more callers waiting than this are worth a warning"},
       COUNT, 0, AT(health_waiting), NULL},
     {{"instances", "", "1", "", 1, 100000,
       false, false, "processes that open this pool, against the server's limit"},
@@ -606,6 +609,25 @@ pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest,
 {
     pqp_options copy = *o;
     pqpool_code code = pqp_conninfo_split(conninfo, "pool_", take_option, &copy, rest, err);
+    if (code == PQPOOL_OK)
+        *o = copy;
+    return code;
+}
+
+pqpool_code pqp_options_parse(pqp_options *o, const char *text, pqpool_error *err)
+{
+    pqp_options copy = *o;
+    char *rest;
+    pqpool_code code = pqp_conninfo_split(text, "", take_option, &copy, &rest, err);
+    if (code != PQPOOL_OK)
+        return code;
+    const char *over = rest + strspn(rest, " \t\n");
+    if (*over)
+        code = pqp_refuse(err, PQPOOL_EINVAL,
+                          "what is to be set must be written as option=value, not \"%.80s\"", over);
+    free(rest);
+    if (code == PQPOOL_OK)
+        code = pqp_options_check(&copy, err);
     if (code == PQPOOL_OK)
         *o = copy;
     return code;

@@ -27,7 +27,7 @@ typedef struct pqp_options {
     int64_t test_on_borrow, test_while_idle, reset;
     int64_t shared_max, pipeline_depth, statement_timeout;
     int64_t statement_cache_size, slow_lane_threshold, stall_threshold;
-    int64_t slow_statement, leak_threshold, log_level;
+    int64_t slow_statement, leak_threshold, idle_tx_threshold, log_level;
     int64_t health_interval, health_used, health_waiting;
     int64_t instances, batch_size, preset;
     char name[PQP_NAME_SIZE];
@@ -78,6 +78,9 @@ pqpool_code pqp_options_check(const pqp_options *o, pqpool_error *err) PQP_MUSTC
  */
 pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest,
                               pqpool_error *err) PQP_MUSTCHECK;
+
+/* Sets options from text of the same form, "max_size=4 pool_min_idle=2", all or none, in *o. Checks contradictions, too. */
+pqpool_code pqp_options_parse(pqp_options *o, const char *text, pqpool_error *err) PQP_MUSTCHECK;
 
 /* Whether text is a URI or a keyword=value string as libpq's dbname expansion sees it. */
 bool pqp_options_is_conninfo(const char *text);

@@ -13,38 +13,43 @@ static int in(const pqpool *p, pqp_slot_state state)
     return pqp_fleet_in(p, state);
 }
 
-void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, const char *reason)
+void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
 {
     pqp_time now = pqp_now();
     pqp_fleet_scrap_locked(p, slot, reason);
     p->failures++;
     p->failed_at = now;
     p->next_attempt = now + pqp_jitter(RETRY_WAITED, 20);
-    pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", reason);
+    pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", pqp_close_text(reason));
 }
 
-pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket)
+pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, const pqp_turn *turn, const pqp_site *site)
 {
+    if (p->suspended)
+        return NULL;
     pqp_time now = pqp_now();
     pqp_slot *slot = p->slots.in[PQP_SLOT_IDLE].head;
     const pqp_waiter *first = pqp_queue_first(&p->queue, pqp_fleet_lane_needed_locked(p, now));
-    if (!slot || (first && first->ticket < ticket))
+    if (!slot || (first && first->ticket < turn->ticket))
         return NULL;
-    pqp_fleet_lend_locked(p, slot, now);
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, 0, NULL);
+    pqp_fleet_lend_locked(p, slot, site, turn->since, now);
     return slot;
+}
+
+static void tell_dequeue(pqpool *p, const pqp_waiter *w, const pqp_slot *slot, pqp_time now)
+{
+    if (w->announced)
+        PQP_TELL(p, PQPOOL_EVENT_DEQUEUE, slot, NULL, .wait_us = (now - w->since) / 1000,
+                 .file = w->site.file, .line = w->site.line, .thread = w->site.thread);
 }
 
 static void grant(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
 {
-    int64_t waited = (now - w->since) / 1000;
-    pqp_fleet_lend_locked(p, slot, now);
-    w->grant = slot;
     pqp_queue_leave(&p->queue, w);
+    tell_dequeue(p, w, slot, now);
+    pqp_fleet_lend_locked(p, slot, &w->site, w->since, now);
+    w->grant = slot;
     pqp_fleet_wake_locked(p, w, PQP_WORD_GRANTED);
-    if (w->announced)
-        pqp_fleet_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, waited, NULL);
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_ACQUIRE, slot, waited, NULL);
 }
 
 /* The waiter's statements go onto a lane that is pinned, with room reserved. From here on he may have his answers
@@ -53,8 +58,7 @@ static void put_on_lane(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
 {
     if (w->queued)
         pqp_queue_leave(&p->queue, w);
-    if (w->announced)
-        pqp_fleet_event_locked(p, PQPOOL_EVENT_DEQUEUE, slot, (now - w->since) / 1000, NULL);
+    tell_dequeue(p, w, slot, now);
     w->grant = slot;
     pqp_call_push(w->call, slot->lane);
     pqp_fleet_nudge_locked(p, slot);
@@ -89,10 +93,14 @@ void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why)
 
 static pqp_slot *slot_of_lane(pqpool *p, const pqp_lane *lane)
 {
-    pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head;
-    while (s && s->lane != lane)
-        s = s->link.next;
-    return s;
+    pqp_slot *s = pqp_fleet_slot_of_locked(p, lane);
+    return s && s->state == PQP_SLOT_LANE ? s : NULL;
+}
+
+/* What new statements look at before they go to a lane by themselves. */
+static void mirror_sharers(pqpool *p)
+{
+    pqp_store(&p->sharers_waiting, p->queue.sharers.count + p->suspended);
 }
 
 /*
@@ -103,14 +111,14 @@ static void place_sharers(pqpool *p, pqp_time now)
 {
     pqp_waiter *w;
     pqp_choice choice;
-    pqp_store(&p->sharers_waiting, p->queue.sharers.count);
+    mirror_sharers(p);
     while ((w = p->queue.sharers.head)) {
         pqp_lane *lane = pqp_fleet_reserve(p, w->members, now, &choice);
         if (!lane)
             break;
         put_on_lane(p, w, slot_of_lane(p, lane), now);
     }
-    pqp_store(&p->sharers_waiting, p->queue.sharers.count);
+    mirror_sharers(p);
     if (p->queue.sharers.head) /* a lane that stalls meanwhile tells nobody */
         pqp_fleet_due_locked(p, now + PQP_MIN(pqp_load(&p->stall_time), PQP_SECOND));
 }
@@ -210,6 +218,7 @@ static void order_connects(pqpool *p, pqp_time now)
     for (int n = PQP_MIN(want, connects_allowed(p, now)); n > 0; n--) {
         pqp_slot *slot = p->slots.in[PQP_SLOT_EMPTY].head;
         slot->job = NULL;
+        slot->era = p->era;
         pqp_slot_move(&p->slots, slot, PQP_SLOT_CONNECTING, now);
         p->kick = true;
     }
@@ -253,7 +262,7 @@ static void shrink(pqpool *p, pqp_time now)
     pqp_slot *oldest;
     while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
            pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size)
-        pqp_fleet_scrap_locked(p, oldest, "more connections than max_size allows");
+        pqp_fleet_scrap_locked(p, oldest, PQPOOL_CLOSE_MAX_SIZE);
     for (pqp_slot *s; pqp_slots_total(&p->slots) > p->options.max_size && (s = parked_lane(p));)
         pqp_fleet_drain_locked(p, s);
     for (int64_t many = pqp_fleet_lanes_open_locked(p, now) - pqp_load(&p->lanes_limit); many > 0; many--) {
@@ -270,8 +279,7 @@ static void trim(pqpool *p)
 {
     int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
     while (in(p, PQP_SLOT_IDLE) > max_idle)
-        pqp_fleet_scrap_locked(p, p->slots.in[PQP_SLOT_IDLE].tail,
-                               "more idle connections than max_idle allows");
+        pqp_fleet_scrap_locked(p, p->slots.in[PQP_SLOT_IDLE].tail, PQPOOL_CLOSE_MAX_IDLE);
 }
 
 void pqp_pool_settle_locked(pqpool *p)
@@ -279,16 +287,51 @@ void pqp_pool_settle_locked(pqpool *p)
     pqp_time now = pqp_now();
     if (p->closing) {
         for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_IDLE].head);)
-            pqp_fleet_scrap_locked(p, s, "the pool was closed");
+            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_POOL_CLOSED);
         return;
     }
     shrink(p, now);
-    if (p->queue.sharers.head || pqp_peek(&p->sharers_waiting))
-        place_sharers(p, now);
-    serve_waiters(p, now);
-    order_connects(p, now);
-    drain_for_owners(p);
+    if (p->suspended) {
+        mirror_sharers(p);
+    } else {
+        if (p->queue.sharers.head || pqp_peek(&p->sharers_waiting))
+            place_sharers(p, now);
+        serve_waiters(p, now);
+        order_connects(p, now);
+        drain_for_owners(p);
+    }
     trim(p);
+    p->idle_all_along = PQP_MIN(p->idle_all_along, in(p, PQP_SLOT_IDLE));
+}
+
+void pqp_pool_suspend_locked(pqpool *p, bool suspended)
+{
+    if (p->suspended == suspended)
+        return;
+    p->suspended = suspended;
+    p->suspensions += suspended;
+    PQP_TELL(p, suspended ? PQPOOL_EVENT_SUSPEND : PQPOOL_EVENT_RESUME, NULL, NULL);
+}
+
+void pqp_pool_evict_locked(pqpool *p)
+{
+    p->era++;
+    p->evictions++;
+    for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_IDLE].head);)
+        pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_EVICTED);
+    for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
+        pqp_fleet_drain_locked(p, s);
+}
+
+pqpool_close_reason pqp_pool_outlived_locked(const pqpool *p, const pqp_slot *slot, pqp_time now)
+{
+    if (p->closing)
+        return PQPOOL_CLOSE_POOL_CLOSED;
+    if (slot->era != p->era)
+        return PQPOOL_CLOSE_EVICTED;
+    if (p->options.max_uses > 0 && slot->uses >= p->options.max_uses)
+        return PQPOOL_CLOSE_MAX_USES;
+    return slot->expires <= now ? PQPOOL_CLOSE_MAX_LIFETIME : PQPOOL_CLOSE_NONE;
 }
 
 /* ---- the lock ---- */
@@ -400,18 +443,23 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     slot->expires = p->options.max_lifetime > 0
                         ? now + pqp_jitter(p->options.max_lifetime * PQP_MS / 100 * 95, 5)
                         : PQP_NEVER;
+    slot->made_at = now;
     slot->uses = 0;
     slot->fresh = true;
     slot->probed = now;
     slot->job = NULL;
+    pqp_activity_forget(&slot->activity);
     pqp_store(&slot->suspect, 0);
+    pqp_histogram_count(&p->create, (now - slot->since) / 1000);
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
     mind_age(p, slot, now);
     p->connects++;
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_CONNECT, slot, 0, NULL);
+    PQP_TELL(p, PQPOOL_EVENT_CONNECT, slot, NULL);
     struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
     (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
                     &watch); /* unwatched, it is only found dead later */
+    if (slot->era != p->era) /* begun before everything was evicted */
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
     pqp_cond_broadcast(&p->changed);
 }
 
@@ -434,7 +482,7 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
                                                                              : RETRY_IDLE,
                                        20);
     pqp_fleet_due_locked(p, p->next_attempt);
-    pqp_fleet_event_locked(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, 0, why->message);
+    PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
     int live = pqp_fleet_live_locked(p);
     bool none_comes = !p->options.wait && in(p, PQP_SLOT_CONNECTING) == 0;
     if (live == 0 && (for_good || none_comes)) {
@@ -473,7 +521,7 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
         pqp_fleet_drain_locked(p, slot);
         return;
     }
-    if (slot->told_timeout != p->options.statement_timeout) { /* it was changed meanwhile */
+    if (slot->told_timeout != p->options.statement_timeout || slot->era != p->era) { /* meanwhile */
         give_up_sharing(p, slot);
         pqp_fleet_drain_locked(p, slot);
         return;
@@ -488,23 +536,23 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
         pqp_lane_admit(slot->lane); /* settle() puts on it what waits */
 }
 
-void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason, bool lost)
+void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, bool lost)
 {
     give_up_sharing(p, slot);
     if (lost)
-        pqp_fleet_scrap_locked(p, slot, reason);
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_LOST_IDLE);
     else
-        pqp_pool_reject_locked(p, slot, reason);
+        pqp_pool_reject_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED);
 }
 
-void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason)
+void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *text)
 {
     pqpool_error why;
-    pqp_refuse(&why, PQPOOL_ECONNECT, "the connection can't be shared: %s", reason);
+    pqp_refuse(&why, PQPOOL_ECONNECT, "the connection can't be shared: %s", text);
     if (slot->waiter)
         pqp_fleet_fail_locked(p, slot->waiter, &why);
     give_up_sharing(p, slot);
-    pqp_fleet_scrap_locked(p, slot, reason);
+    pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_UNSHAREABLE);
     if (pqp_fleet_lanes_open_locked(p, pqp_now()) == 0)
         fail_list(p, &p->queue.sharers, &why);
 }
@@ -528,6 +576,8 @@ void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
     p->kick |= pqp_load(&slot->suspect) != 0; /* the server hung up meanwhile: the keeper closes it */
     mind_age(p, slot, now);
+    if (slot->era != p->era)
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
     pqp_cond_broadcast(&p->changed);
 }
 
@@ -540,12 +590,16 @@ void pqp_pool_emptied_locked(pqpool *p, pqp_slot *slot)
     pqp_cond_broadcast(&p->changed);
 }
 
-void pqp_pool_vacated_locked(pqpool *p, pqp_slot *slot, const char *lost)
+void pqp_pool_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
 {
     if (slot->state == PQP_SLOT_LANE)
         pqp_fleet_drain_locked(p, slot);
-    if (lost || p->closing) {
-        pqp_fleet_scrap_locked(p, slot, lost ? lost : "the pool was closed");
+    if (reason == PQPOOL_CLOSE_NONE && p->closing)
+        reason = PQPOOL_CLOSE_POOL_CLOSED;
+    else if (reason == PQPOOL_CLOSE_NONE && slot->era != p->era)
+        reason = PQPOOL_CLOSE_EVICTED;
+    if (reason != PQPOOL_CLOSE_NONE) {
+        pqp_fleet_scrap_locked(p, slot, reason);
         return;
     }
     slot->to_lane = slot->alone = false;

@@ -21,9 +21,16 @@ void pqp_pool_settle_locked(pqpool *p);
 void pqp_pool_feel_pressure(pqpool *p, const pqp_choice *seen, pqp_time now);
 
 /* The idle slot used last, lent to the caller; NULL: there is none, or an older ticket waits. */
-pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, uint64_t ticket);
+pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, const pqp_turn *turn, const pqp_site *site);
 /* Closes a connection that a check refused: the next connect waits a little, as after one that failed. */
-void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, const char *reason);
+void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
+
+/* Serves nobody any more, or serves again. */
+void pqp_pool_suspend_locked(pqpool *p, bool suspended);
+/* All connections there are, or are being made, go as soon as nobody uses them. */
+void pqp_pool_evict_locked(pqpool *p);
+/* Why a connection that is given back is not to be lent again; NONE: it may be. */
+pqpool_close_reason pqp_pool_outlived_locked(const pqpool *p, const pqp_slot *slot, pqp_time now);
 
 void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why);
 
@@ -32,12 +39,13 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
 void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_error *why, bool for_good);
 void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot); /* RESETTING -> LANE */
 /* RESETTING -> CLOSING. lost: it went as connections do, and the next one is not held back for it. */
-void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, const char *reason, bool lost);
-void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *reason); /* the same, for good */
+void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, bool lost);
+void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot,
+                                 const char *text);      /* the same, for good; text: why */
 void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot); /* RESETTING, PROBING -> IDLE */
 void pqp_pool_emptied_locked(pqpool *p, pqp_slot *slot); /* CLOSING -> EMPTY */
-/* A drained or lost lane is vacant: RESETTING or CLOSING. */
-void pqp_pool_vacated_locked(pqpool *p, pqp_slot *slot, const char *lost);
+/* A drained lane, or one that is to be closed for a reason, is vacant: RESETTING or CLOSING. */
+void pqp_pool_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
 /* The one caller of a lane has gone. */
 void pqp_pool_alone_over_locked(pqpool *p, pqp_lane *lane);
 

@@ -16,6 +16,7 @@
 #include "base.h"
 #include "clock.h"
 #include "error.h"
+#include "event.h"
 #include "parker.h"
 
 typedef enum {
@@ -37,7 +38,8 @@ typedef struct pqp_waiter {
     void (*told)(struct pqp_waiter *w);
     struct pqp_call *call; /* ALONE, SHARE: what is to be put on a lane */
     int members;           /* of call */
-    bool holder;           /* his own lease may be what a running statement waits for: never behind one */
+    pqp_site site;
+    bool holder; /* his own lease may be what a running statement waits for: never behind one */
     pqp_time deadline;
     PQP_LINK(pqp_waiter) link;
     pqp_want want;

@@ -49,8 +49,8 @@ static void open(pqp_parcel *parcel)
     }
 }
 
-pqpool_code pqp_request_lease(pqpool *p, pqp_time deadline, pqpool_lease_callback callback, void *arg,
-                              pqpool_error *err)
+pqpool_code pqp_request_lease(pqpool *p, const pqp_site *site, pqp_time deadline,
+                              pqpool_lease_callback callback, void *arg, pqpool_error *err)
 {
     request *q = calloc(1, sizeof *q);
     if (!q)
@@ -61,6 +61,7 @@ pqpool_code pqp_request_lease(pqpool *p, pqp_time deadline, pqpool_lease_callbac
     q->arg = arg;
     q->waiter.want = PQP_WANT_LEASE;
     q->waiter.told = on_told;
+    q->waiter.site = *site;
     q->waiter.deadline = deadline;
     q->waiter.err = &q->error;
     pqp_add(&p->promised, 1);

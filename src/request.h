@@ -7,7 +7,7 @@
 
 #include "pool.h"
 
-pqpool_code pqp_request_lease(pqpool *p, pqp_time deadline, pqpool_lease_callback callback, void *arg,
-                              pqpool_error *err) PQP_MUSTCHECK;
+pqpool_code pqp_request_lease(pqpool *p, const pqp_site *site, pqp_time deadline,
+                              pqpool_lease_callback callback, void *arg, pqpool_error *err) PQP_MUSTCHECK;
 
 #endif

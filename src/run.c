@@ -378,6 +378,7 @@ static pqpool_code queue_up(pqp_run *r, int members, pqpool_error *why)
     w->want = r->alone ? PQP_WANT_ALONE : PQP_WANT_SHARE;
     w->members = members;
     w->holder = r->holder;
+    w->site = (pqp_site){.thread = r->finished ? 0 : pqp_thread()};
     w->err = r->finished ? error_at(r, r->call.members->index) : why;
     w->deadline = r->call.unsent_deadline;
     for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
@@ -416,15 +417,16 @@ static bool place_and_wait(pqp_run *r, pqpool_error *why)
     return true;
 }
 
-static void log_slow(const pqp_run *r)
+static void tell_if_slow(const pqp_run *r)
 {
-    int64_t limit = pqp_peek(&r->pool->slow_ms);
-    if (limit <= 0)
+    pqpool *p = r->pool;
+    int64_t limit = pqp_peek(&p->slow_ms), us = limit > 0 ? (pqp_now() - r->began) / 1000 : 0;
+    if (limit <= 0 || us < limit * 1000)
         return;
-    int64_t ms = (pqp_now() - r->began) / PQP_MS;
-    if (ms >= limit)
-        pqp_log(&r->pool->events, PQPOOL_LOG_WARN, "slow statement: %lld ms: %.200s", (long long)ms,
-                r->stmts->sql);
+    pqp_pool_lock(p);
+    const pqp_slot *slot = pqp_fleet_slot_of_locked(p, pqp_load(&((pqp_run *)r)->call.lane));
+    PQP_TELL(p, PQPOOL_EVENT_SLOW_STATEMENT, slot, r->stmts->sql, .hold_us = us);
+    pqp_pool_unlock(p);
 }
 
 pqpool_code pqp_run_exec(pqp_run *r)
@@ -436,7 +438,7 @@ pqpool_code pqp_run_exec(pqp_run *r)
         else
             fail_unplaced(r, &why);
     }
-    log_slow(r);
+    tell_if_slow(r);
     return r->first;
 }
 
@@ -447,7 +449,7 @@ static void end_or_go_on(pqp_run *r)
 {
     pqpool *p = r->pool;
     if (!r->call.members) {
-        log_slow(r);
+        tell_if_slow(r);
         r->finished(r);
         return;
     }

@@ -356,9 +356,10 @@ void pqp_session_close(PGconn *conn)
 
 /* ---- asking ---- */
 
-bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size, pqp_time deadline)
+/* Runs SQL, one statement or several; the last result that has rows is the caller's to clear. */
+static bool run_sql(PGconn *conn, const char *sql, PGresult **rows, pqp_time deadline)
 {
-    bool found = false;
+    *rows = NULL;
     if (PQsetnonblocking(conn, 1) != 0 || !PQsendQuery(conn, sql))
         return false;
     bool fine = true;
@@ -375,13 +376,68 @@ bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size, pq
             break;
         ExecStatusType status = PQresultStatus(result);
         fine = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
-        if (!found && PQntuples(result) > 0) {
-            found = true;
-            snprintf(value, size, "%s", PQgetvalue(result, 0, 0));
+        if (PQntuples(result) > 0) {
+            PQclear(*rows);
+            *rows = result;
+        } else {
+            PQclear(result);
         }
-        PQclear(result);
     }
-    return fine && PQstatus(conn) == CONNECTION_OK && PQsetnonblocking(conn, 0) == 0 && (found || size == 0);
+    return fine && PQstatus(conn) == CONNECTION_OK && PQsetnonblocking(conn, 0) == 0;
+}
+
+bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size, pqp_time deadline)
+{
+    PGresult *rows;
+    bool fine = run_sql(conn, sql, &rows, deadline);
+    if (rows && size > 0)
+        snprintf(value, size, "%s", PQgetvalue(rows, 0, 0));
+    fine &= rows || size == 0;
+    PQclear(rows);
+    return fine;
+}
+
+static pqpool_holder_state state_of(const char *word)
+{
+    if (strcmp(word, "idle") == 0)
+        return PQPOOL_HOLDER_IDLE;
+    if (strncmp(word, "idle in transaction", 19) == 0)
+        return PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
+    return strcmp(word, "active") == 0 ? PQPOOL_HOLDER_RUNNING : PQPOOL_HOLDER_UNKNOWN;
+}
+
+bool pqp_session_survey(PGconn *conn, pqp_survey *rows, int n, pqp_time deadline)
+{
+    static const char question[] =
+        "select pid, coalesce(state, ''), left(translate(query, E'\n\t\r', '   '), 230), "
+        "coalesce((extract(epoch from clock_timestamp() - state_change) * 1000)::int8, 0), "
+        "case wait_event_type when 'Lock' then coalesce((pg_catalog.pg_blocking_pids(pid))[1], 0) else 0 end "
+        "from pg_catalog.pg_stat_activity where pid = any ('{";
+    size_t size = sizeof question + (size_t)n * 12 + 4, at = sizeof question - 1;
+    char *sql = malloc(size);
+    if (!sql)
+        return true; /* it says nothing */
+    memcpy(sql, question, sizeof question);
+    for (int i = 0; i < n; i++)
+        at += (size_t)snprintf(sql + at, size - at, "%s%d", i ? "," : "", (int)rows[i].backend_pid);
+    snprintf(sql + at, size - at, "}')");
+    PGresult *result;
+    bool fine = run_sql(conn, sql, &result, deadline);
+    free(sql);
+    pqp_time now = pqp_now();
+    for (int k = 0; result && k < PQntuples(result); k++)
+        for (int i = 0; i < n; i++) {
+            if (rows[i].backend_pid != atoi(PQgetvalue(result, k, 0)))
+                continue;
+            rows[i].state = state_of(PQgetvalue(result, k, 1));
+            snprintf(rows[i].sql, sizeof rows[i].sql, "%s", PQgetvalue(result, k, 2));
+            rows[i].since = now - atoll(PQgetvalue(result, k, 3)) * PQP_MS;
+            rows[i].blocked_by = atoi(PQgetvalue(result, k, 4));
+            if (rows[i].blocked_by)
+                rows[i].state = PQPOOL_HOLDER_LOCKED;
+        }
+    PQclear(result);
+    return fine;
 }
 
 bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline)
@@ -394,13 +450,18 @@ bool pqp_session_ping(PGconn *conn, pqp_time deadline)
     return pqp_session_run(conn, "", deadline);
 }
 
+bool pqp_session_silent(PGconn *conn)
+{
+    return !poll_fd(PQsocket(conn), POLLIN, pqp_now());
+}
+
 bool pqp_session_lives(PGconn *conn)
 {
     /* The first call takes in the server's last words, only the second finds that nothing follows. */
     return PQconsumeInput(conn) && PQconsumeInput(conn) && PQstatus(conn) == CONNECTION_OK;
 }
 
-const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction)
+pqpool_close_reason pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction)
 {
     *open_transaction = false;
     /* What its user set on the PGconn, and not in the session, would speak to him, or reach into his
@@ -410,24 +471,24 @@ const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *ope
     PQsetErrorContextVisibility(conn, PQSHOW_CONTEXT_ERRORS);
     PQuntrace(conn);
     if (PQstatus(conn) != CONNECTION_OK)
-        return "the connection was lost";
+        return PQPOOL_CLOSE_LOST;
     if (PQsocket(conn) != fd || PQbackendPID(conn) != backend_pid)
-        return "its user reset it to another server process";
+        return PQPOOL_CLOSE_REPLACED;
     if (PQpipelineStatus(conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(conn))
-        return "its user left a pipeline with statements in it";
+        return PQPOOL_CLOSE_LEFT_PIPELINE;
     if (PQisnonblocking(conn) && PQsetnonblocking(conn, 0) != 0)
-        return "its user left unsent data";
+        return PQPOOL_CLOSE_LEFT_PIPELINE;
     switch (PQtransactionStatus(conn)) {
     case PQTRANS_IDLE:
-        return NULL;
+        return PQPOOL_CLOSE_NONE;
     case PQTRANS_INTRANS:
     case PQTRANS_INERROR:
         *open_transaction = true;
-        return NULL;
+        return PQPOOL_CLOSE_NONE;
     case PQTRANS_ACTIVE:
-        return "its user left a statement running, or its answer unread";
+        return PQPOOL_CLOSE_LEFT_RUNNING;
     default:
-        return "the connection was lost";
+        return PQPOOL_CLOSE_LOST;
     }
 }
 

@@ -50,17 +50,33 @@ bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline) PQP_MUSTC
 bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size,
                      pqp_time deadline) PQP_MUSTCHECK;
 
+/* What the server says of one of its processes. */
+typedef struct pqp_survey {
+    int32_t backend_pid; /* in: which */
+    uint32_t generation; /* the asker's own */
+    int32_t blocked_by;  /* one that holds the lock it waits for; 0: none */
+    pqpool_holder_state state;
+    pqp_time since;
+    char sql[239]; /* that runs, or ran last; "": not known */
+} pqp_survey;
+
+/* Fills in what it says of these; those it does not know stay as they are. False: it did not answer. */
+bool pqp_session_survey(PGconn *conn, pqp_survey *rows, int n, pqp_time deadline) PQP_MUSTCHECK;
+
 /* A round trip with an empty query. */
 bool pqp_session_ping(PGconn *conn, pqp_time deadline) PQP_MUSTCHECK;
+
+/* Whether nothing has arrived on an idle connection. */
+bool pqp_session_silent(PGconn *conn);
 
 /* Whether an idle connection is still there, by what has arrived; no round trip. */
 bool pqp_session_lives(PGconn *conn);
 
 /*
- * What the last user left behind. fd and backend_pid are those of the connection that was handed out. NULL:
+ * What the last user left behind. fd and backend_pid are those of the connection that was handed out. NONE:
  * it can go on being used, perhaps after a rollback (*open_transaction); else why it must be closed.
  */
-const char *pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction);
+pqpool_close_reason pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction);
 
 /* Cleans the session: an open transaction is rolled back, then as the level says, and on_connect runs again
  * where its settings were undone. */

@@ -7,7 +7,9 @@
 #define PQP_SLOT_H
 
 #include "base.h"
+#include "activity.h"
 #include "clock.h"
+#include "event.h"
 #include <libpq-fe.h>
 
 /*      state        who is here, and what takes it out */
@@ -36,14 +38,23 @@ typedef struct pqp_slot {
     int index; /* constant */
     PQP_LINK(pqp_slot) link;
     pqp_slot_state state;
-    pqp_time since;            /* in this state */
-    uint32_t generation;       /* counts leases: a lease's token holds it, so a stale one is told apart */
-    PGconn *conn;              /* used by who has the slot, without the mutex */
-    int fd, backend_pid;       /* as they were when the connection was made */
-    int32_t id;                /* the connection's number for people; never used twice */
+    pqp_time since;      /* in this state */
+    uint32_t generation; /* counts leases: a lease's token holds it, so a stale one is told apart */
+    PGconn *conn;        /* used by who has the slot, without the mutex */
+    int fd, backend_pid; /* as they were when the connection was made */
+    int32_t id;          /* the connection's number for people; never used twice */
+    pqp_time made_at;
     pqp_time expires;          /* end of life: max_lifetime, with jitter */
     int64_t uses;              /* leases so far */
     _Atomic uintptr_t holder;  /* of LEASED: stands for the thread that took it (holder.h) */
+    pqp_site site;             /* of LEASED: who asked for it */
+    pqp_activity activity;     /* of LEASED: what he makes of it */
+    char thread_name[16];      /* of LEASED, when it has lasted a while */
+    bool leaked;               /* of LEASED: older than leak_threshold, and counted */
+    bool leak_untold;          /* the same, still to be told of */
+    char sql[239];             /* of LEASED: what the server said that he runs; "": it was not asked */
+    int32_t blocked_by;        /* ... and whose lock that waits for; 0: nobody's */
+    uint32_t era;              /* of pqpool_evict() calls, when it was begun to be made */
     bool fresh;                /* nobody has used it since it was made or cleaned */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */

@@ -69,6 +69,7 @@ static void test_rows(void)
                                           {"stall_threshold", "50ms"},
                                           {"slow_statement", "1s"},
                                           {"leak_threshold", "off"},
+                                          {"idle_tx_threshold", "500ms"},
                                           {"log_level", "warn"},
                                           {"health_interval", "5min"},
                                           {"health_used", "80%"},
@@ -546,13 +547,9 @@ static void test_hostile(void)
 
 static void test_changeable(void)
 {
-    static const char *const fixed[] = {"initial_size",    "leak_threshold",
-                                        "health_interval", "statement_cache_size",
-                                        "health_used",     "health_waiting",
-                                        "instances",       "batch_size",
-                                        "preset",          "name"};
-    static const char *const idle[] = {"leak_threshold", "health_interval", "health_used",
-                                       "health_waiting", "instances",       "batch_size"};
+    static const char *const fixed[] = {"initial_size", "statement_cache_size", "instances",
+                                        "batch_size",   "preset",               "name"};
+    static const char *const idle[] = {"instances", "batch_size"};
     for (int i = 0; pqp_options_row(i); i++) {
         const pqp_option_row *r = pqp_options_row(i);
         bool is_fixed = false, is_idle = false;

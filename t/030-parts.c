@@ -208,7 +208,7 @@ static void on_event(const pqpool_event *e, void *arg)
 {
     (void)arg;
     if (n_told < (int)PQP_COUNT_OF(told))
-        told[n_told++] = e->id == PQPOOL_EVENT_DISCARDED ? -(int)e->wait_us : e->connection;
+        told[n_told++] = e->id == PQPOOL_EVENT_DISCARDED ? -(int)e->count : e->connection;
     if (e->connection == 3)
         pqp_events_hand_out(the_events); /* a hook may come back in: no loop, no deadlock */
 }

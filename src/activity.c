@@ -1,0 +1,172 @@
+#include "activity.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <libpq-events.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- answers ---- */
+
+/* The first characters as one number, so that it is read and written at once. */
+static uint64_t pack(const char *tag)
+{
+    char chars[8] = "";
+    for (size_t i = 0; i < sizeof chars && tag[i] && tag[i] != ' '; i++)
+        chars[i] = tag[i];
+    uint64_t packed;
+    memcpy(&packed, chars, sizeof packed);
+    return packed;
+}
+
+/* What the tag says of the transaction. ROLLBACK TO has the tag of ROLLBACK: then it is taken for ended until something
+ * tells better. */
+static int transaction_after(const char *tag, int before)
+{
+    static const char *const begins[] = {"BEGIN", "START TRANSACTION"};
+    static const char *const ends[] = {"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"};
+    for (size_t i = 0; i < PQP_COUNT_OF(begins); i++)
+        if (strcmp(tag, begins[i]) == 0)
+            return 1;
+    for (size_t i = 0; i < PQP_COUNT_OF(ends); i++)
+        if (strcmp(tag, ends[i]) == 0)
+            return 0;
+    return before;
+}
+
+static int on_libpq_event(PGEventId id, void *info, void *arg)
+{
+    if (id != PGEVT_RESULTCREATE) /* of the others some come when the pool may be gone */
+        return 1;
+    pqp_activity *a = arg;
+    const char *tag = PQcmdStatus(((PGEventResultCreate *)info)->result);
+    pqp_poke(&a->tag, pack(tag));
+    pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
+    pqp_poke(&a->answered_at, pqp_now());
+    pqp_add(&a->answers, 1);
+    return 1;
+}
+
+void pqp_activity_watch(pqp_activity *a, PGconn *conn)
+{
+    if (!a->registered)
+        a->registered = PQregisterEventProc(conn, on_libpq_event, "pqpool", a);
+}
+
+void pqp_activity_forget(pqp_activity *a)
+{
+    a->registered = false;
+}
+
+void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
+{
+    pqp_poke(&a->tag, 0);
+    pqp_poke(&a->in_transaction, 0);
+    pqp_poke(&a->answered_at, 0);
+    pqp_store(&a->answers, 0);
+    a->looked_at = a->state_since = now;
+    a->answers_then = 0;
+    a->state = PQPOOL_HOLDER_IDLE;
+    a->working = a->idle = a->idle_tx = 0;
+}
+
+/* ---- a look ---- */
+
+/* TCP: whether the last word was ours. In steps of the kernel's clock, 4 ms or less. */
+static bool ask_kernel(int fd, pqp_sight *seen)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+        return false;
+    bool running = info.tcpi_last_data_sent < info.tcpi_last_data_recv;
+    seen->state = running ? PQPOOL_HOLDER_RUNNING : PQPOOL_HOLDER_IDLE;
+    seen->since = seen->at - (running ? info.tcpi_last_data_sent : info.tcpi_last_data_recv) * PQP_MS;
+    return true;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* The server's process on this machine: its title ends with what it does. */
+static bool ask_process(int backend_pid, pqp_sight *seen)
+{
+    char path[40], title[300];
+    snprintf(path, sizeof path, "/proc/%d/cmdline", backend_pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, title, sizeof title - 1);
+    close(fd);
+    title[n > 0 ? n : 0] = '\0'; /* it is padded with NULs */
+    for (size_t end = strlen(title); end > 0 && title[end - 1] == ' ';)
+        title[--end] = '\0';
+    if (strncmp(title, "postgres: ", 10) != 0)
+        return false; /* another machine's number, or titles are off */
+    if (ends_with(title, " idle"))
+        seen->state = PQPOOL_HOLDER_IDLE;
+    else if (ends_with(title, " idle in transaction") || ends_with(title, " idle in transaction (aborted)"))
+        seen->state = PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
+    else
+        seen->state = ends_with(title, " waiting") ? PQPOOL_HOLDER_LOCKED : PQPOOL_HOLDER_RUNNING;
+    return true;
+}
+
+static bool over_unix_socket(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    return getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && peer.ss_family == AF_UNIX;
+}
+
+static bool is_idle(pqpool_holder_state state)
+{
+    return state == PQPOOL_HOLDER_IDLE || state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
+}
+
+pqp_sight pqp_activity_look(const pqp_activity *a, int fd, int backend_pid)
+{
+    pqp_sight seen = {.at = pqp_now(), .state = PQPOOL_HOLDER_UNKNOWN};
+    pqp_time answered_at = pqp_peek(&((pqp_activity *)a)->answered_at);
+    if (over_unix_socket(fd) ? !ask_process(backend_pid, &seen) : !ask_kernel(fd, &seen))
+        return seen;
+    if (seen.state == PQPOOL_HOLDER_IDLE && pqp_peek(&((pqp_activity *)a)->in_transaction))
+        seen.state = PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
+    if (is_idle(seen.state) && seen.since == 0)
+        seen.since = answered_at;
+    return seen;
+}
+
+void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen)
+{
+    pqp_time last = a->looked_at;
+    int64_t answers = pqp_load(&a->answers);
+    if (seen->at <= last)
+        return;
+    a->looked_at = seen->at;
+    if (seen->state != PQPOOL_HOLDER_UNKNOWN) {
+        /* In this state since `from`; before that something else went on, which was work, unless nothing was fetched in
+         * that time and nothing was asked. */
+        pqp_time from = PQP_MAX(last, PQP_MIN(seen->since, seen->at)), now = seen->at;
+        bool was_idle = is_idle(a->state) && answers == a->answers_then;
+        pqp_time *before = !was_idle                                       ? &a->working
+                           : a->state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION ? &a->idle_tx
+                                                                           : &a->idle;
+        *before += from - last;
+        pqp_time *then = seen->state == PQPOOL_HOLDER_IDLE                  ? &a->idle
+                         : seen->state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION ? &a->idle_tx
+                                                                            : &a->working;
+        *then += now - from;
+    }
+    if (seen->state != a->state || answers != a->answers_then)
+        a->state_since = PQP_MAX(last, PQP_MIN(seen->since, seen->at));
+    a->state = seen->state;
+    a->answers_then = answers;
+}

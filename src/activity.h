@@ -1,0 +1,59 @@
+/*
+ * activity: what the user of a leased connection makes of it, as far as that can be seen without asking him and
+ * without costing him anything.
+ *
+ * What there is to see. (1) The answers he fetches: libpq tells an event procedure of each (registered when a
+ * connection is first leased), in his thread: when, and the command tag. It has no word for the sending. (2) The
+ * socket, over TCP: the kernel knows how long ago something was last sent and received. (3) The title of the server's
+ * process, on a Unix socket: "idle in transaction", "SELECT", "UPDATE waiting" (PostgreSQL's documentation, "Standard
+ * Unix Tools"). So for a lease that lasts, somebody looks now and then at (2) or (3), and adds the time since the last
+ * look to what the connection was doing. What lasts long is told apart well, what is short not at all.
+ *
+ * Tried and not taken: PQtransactionStatus() from another thread is a race; PQtrace() formats each row; asking the server
+ * needs a connection, of which there is none when it matters most (holder.c asks where there is one).
+ */
+#ifndef PQP_ACTIVITY_H
+#define PQP_ACTIVITY_H
+
+#include "base.h"
+#include "clock.h"
+#include <libpq-fe.h>
+#include <pqpool-ops.h>
+
+typedef struct pqp_activity {
+    bool registered; /* with the connection there is now; its user's */
+
+    /* Written by the lease's user, through libpq, read by anybody. */
+    _Atomic int64_t answers, answered_at; /* ns; 0: none in this lease */
+    _Atomic uint64_t tag;                 /* the last answer's command tag, its first 8 characters */
+    _Atomic int in_transaction;           /* by the tags */
+
+    /* Guarded by the pool's mutex. */
+    pqp_time looked_at;
+    int64_t answers_then; /* at that look */
+    pqpool_holder_state state;
+    pqp_time state_since;
+    pqp_time working, idle, idle_tx;
+} pqp_activity;
+
+/* What one look has seen, without the mutex. */
+typedef struct pqp_sight {
+    pqp_time at;
+    pqpool_holder_state state;
+    pqp_time since; /* in this state at least since then; 0: not known */
+} pqp_sight;
+
+/* Has libpq tell of answers on this connection from now on; by whoever has it, no lock held. Without memory for that there
+ * are none to see. */
+void pqp_activity_watch(pqp_activity *a, PGconn *conn);
+/* The connection will be another one. */
+void pqp_activity_forget(pqp_activity *a);
+/* A lease begins; the mutex is held. */
+void pqp_activity_begin_locked(pqp_activity *a, pqp_time now);
+
+/* Looks at a connection that is somebody's: by its descriptor and its server process alone. No lock needed. */
+pqp_sight pqp_activity_look(const pqp_activity *a, int fd, int backend_pid);
+/* Puts it to the account; the mutex is held. */
+void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen);
+
+#endif

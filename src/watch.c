@@ -1,0 +1,172 @@
+#include "watch.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* ---- leaks ---- */
+
+static void tell_leaks(pqpool *p)
+{
+    pqp_time now = pqp_now();
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
+        if (!s->leak_untold)
+            continue;
+        pqpool_holder h;
+        char doing[PQP_EVENT_TEXT];
+        pqp_holder_describe_locked(s, now, &h);
+        pqp_holder_doing(&h, doing, sizeof doing);
+        s->leak_untold = false;
+        PQP_TELL(p, PQPOOL_EVENT_LEAK, s, doing, .hold_us = h.held_us, .idle_tx_us = h.idle_tx_us);
+    }
+}
+
+/* Somebody to ask the server; it is probed by the way. */
+static bool send_asker(pqpool *p, pqp_time now)
+{
+    pqp_slot *idle = p->slots.in[PQP_SLOT_IDLE].tail;
+    if (!idle)
+        return false;
+    idle->job = NULL;
+    pqp_slot_move(&p->slots, idle, PQP_SLOT_PROBING, now);
+    p->kick = true;
+    return true;
+}
+
+void pqp_watch_find_leaks_locked(pqpool *p, pqp_time now)
+{
+    pqp_time patience = p->options.leak_threshold * PQP_MS;
+    bool found = false;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && patience > 0; s = s->link.next) {
+        if (s->leaked)
+            continue;
+        if (s->since + patience > now) { /* so are those behind it */
+            pqp_fleet_due_locked(p, s->since + patience);
+            break;
+        }
+        s->leaked = s->leak_untold = found = true;
+        p->leaks++;
+    }
+    if (found && !send_asker(p, now))
+        tell_leaks(p);
+}
+
+/* ---- what the server says ---- */
+
+int pqp_watch_list_locked(pqpool *p, bool all, pqp_survey *rows, int room)
+{
+    int n = 0;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && n < room; s = s->link.next)
+        if (all || s->leak_untold)
+            rows[n++] = (pqp_survey){.backend_pid = s->backend_pid, .generation = s->generation};
+    return n;
+}
+
+void pqp_watch_heard_locked(pqpool *p, const pqp_survey *rows, int n)
+{
+    pqp_time now = pqp_now();
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next)
+        for (int i = 0; i < n; i++) {
+            bool same = rows[i].backend_pid == s->backend_pid && rows[i].generation == s->generation;
+            if (!same || rows[i].state == PQPOOL_HOLDER_UNKNOWN)
+                continue;
+            pqp_sight seen = {.at = now, .state = rows[i].state, .since = rows[i].since};
+            pqp_activity_note_locked(&s->activity, &seen);
+            memcpy(s->sql, rows[i].sql, sizeof s->sql);
+            s->blocked_by = rows[i].blocked_by;
+        }
+    tell_leaks(p);
+}
+
+/* ---- looking ---- */
+
+enum { LOOKS_AT_ONCE = 64 };
+#define LOOK_EVERY (50 * PQP_MS)
+
+/* A lease somebody looks at, without the mutex. */
+typedef struct look {
+    pqp_slot *slot;
+    uint32_t generation;
+    int fd, backend_pid, thread;
+    bool named;
+    char thread_name[sizeof((pqp_slot *)0)->thread_name];
+    pqp_sight seen;
+} look;
+
+/* Often at first, then ever more seldom: an eighth of its age may be attributed wrongly. */
+static pqp_time next_look(const pqp_slot *s)
+{
+    pqp_time last = PQP_MAX(s->activity.looked_at, s->since);
+    return PQP_MAX(s->since + PQP_LOOK_AGE, last + PQP_MAX(LOOK_EVERY, (last - s->since) / 8));
+}
+
+/* Leases that are due for a look, and when the next ones are. */
+static int find_looks_locked(pqpool *p, pqp_time now, look *looks, pqp_time *due)
+{
+    int n = 0;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
+        pqp_time at = next_look(s);
+        if (at > now)
+            *due = PQP_MIN(*due, at);
+        else if (n < LOOKS_AT_ONCE)
+            looks[n++] = (look){.slot = s,
+                                .generation = s->generation,
+                                .fd = s->fd,
+                                .backend_pid = s->backend_pid,
+                                .thread = s->site.thread,
+                                .named = *s->thread_name != '\0'};
+        else
+            *due = now;
+    }
+    return n;
+}
+
+static void read_thread_name(look *l)
+{
+    char path[60];
+    snprintf(path, sizeof path, "/proc/self/task/%d/comm", l->thread);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = read(fd, l->thread_name, sizeof l->thread_name - 1);
+    close(fd);
+    l->thread_name[n > 0 ? n : 0] = '\0';
+    l->thread_name[strcspn(l->thread_name, "\n")] = '\0';
+}
+
+static void note_looks_locked(const look *looks, int n)
+{
+    for (int i = 0; i < n; i++) {
+        pqp_slot *s = looks[i].slot;
+        if (s->state != PQP_SLOT_LEASED || s->generation != looks[i].generation)
+            continue;
+        pqp_activity_note_locked(&s->activity, &looks[i].seen);
+        if (!looks[i].named)
+            memcpy(s->thread_name, looks[i].thread_name, sizeof s->thread_name);
+    }
+}
+
+pqp_time pqp_watch_look(pqpool *p)
+{
+    look looks[LOOKS_AT_ONCE];
+    pqp_time due = PQP_NEVER, now = pqp_now();
+    pqp_mutex_lock(&p->mu);
+    int n = find_looks_locked(p, now, looks, &due);
+    if (p->acquires != p->acquires_seen) /* leases come and go: look again, and spare the next one the call */
+        due = PQP_MIN(due, now + PQP_LOOK_AGE);
+    p->acquires_seen = p->acquires;
+    pqp_mutex_unlock(&p->mu);
+    if (n == 0)
+        return due;
+    for (int i = 0; i < n; i++) {
+        looks[i].seen = pqp_activity_look(&looks[i].slot->activity, looks[i].fd, looks[i].backend_pid);
+        if (!looks[i].named && looks[i].thread)
+            read_thread_name(&looks[i]);
+    }
+    pqp_mutex_lock(&p->mu);
+    note_looks_locked(looks, n);
+    for (int i = 0; i < n; i++)
+        due = PQP_MIN(due, next_look(looks[i].slot));
+    pqp_mutex_unlock(&p->mu);
+    return due;
+}

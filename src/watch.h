@@ -1,0 +1,27 @@
+/*
+ * watch: keeps an eye on leases that last: what their holders do, and which of them are leaks.
+ *
+ * Nothing here costs the holders anything, or waits for them. The keeper looks at leases older than 100 ms, ever more
+ * seldom (activity.h says at what). It finds the leaks. They are told of once the server has said what they run, if an idle
+ * connection is there to ask it over: an errand of the connector does, since asking may block; otherwise at once, with
+ * what was seen from here.
+ */
+#ifndef PQP_WATCH_H
+#define PQP_WATCH_H
+
+#include "holder.h"
+#include "pool.h"
+#include "session.h"
+
+/* For the keeper, without locks: looks at the leases that have lasted a while. Returns when to look again. */
+pqp_time pqp_watch_look(pqpool *p);
+
+/* Finds leases older than leak_threshold, and has the server asked for them, or tells of them. */
+void pqp_watch_find_leaks_locked(pqpool *p, pqp_time now);
+
+/* The leases the server is to be asked for: all, or those found to be leaks. Returns how many. */
+int pqp_watch_list_locked(pqpool *p, bool all, pqp_survey *rows, int room);
+/* What it said; leaks that waited for it are told. */
+void pqp_watch_heard_locked(pqpool *p, const pqp_survey *rows, int n);
+
+#endif
