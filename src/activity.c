@@ -3,8 +3,8 @@
 #include <ctype.h>
 #include <fcntl.h>
 #include <libpq-events.h>
+#include <linux/tcp.h> /* netinet/tcp.h does not know what the kernel counts */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,23 +37,57 @@ static int transaction_after(const char *tag, int before)
     return before;
 }
 
+/* What the kernel has to say of a TCP socket. */
+static bool ask_kernel(int fd, struct tcp_info *info)
+{
+    socklen_t size = sizeof *info;
+    memset(info, 0, sizeof *info);
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
+           size >= offsetof(struct tcp_info, tcpi_bytes_sent) + sizeof info->tcpi_bytes_sent;
+}
+
+static void note_sent(pqp_activity *a)
+{
+    struct tcp_info info;
+    pqp_poke(&a->sent_then, ask_kernel(a->fd, &info) ? (int64_t)info.tcpi_bytes_sent : -1);
+}
+
 static int on_libpq_event(PGEventId id, void *info, void *arg)
 {
     if (id != PGEVT_RESULTCREATE) /* of the others some come when the pool may be gone */
         return 1;
     pqp_activity *a = arg;
-    const char *tag = PQcmdStatus(((PGEventResultCreate *)info)->result);
+    const PGEventResultCreate *answer = info;
+    if (pqp_peek(&a->shared) || PQresultStatus(answer->result) == PGRES_SINGLE_TUPLE)
+        return 1;
+    const char *tag = PQcmdStatus(answer->result);
     pqp_poke(&a->tag, pack(tag));
     pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
+    if (PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there may be more under way */
+        pqp_poke(&a->sent_then, -1);
+    else if (a->tcp)
+        note_sent(a);
     pqp_add(&a->answers, 1);
     return 1;
 }
 
 void pqp_activity_watch(pqp_activity *a, PGconn *conn)
 {
-    if (!a->registered)
-        a->registered = PQregisterEventProc(conn, on_libpq_event, "pqpool", a);
+    if (a->registered)
+        return;
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    a->fd = PQsocket(conn);
+    a->tcp = getpeername(a->fd, (struct sockaddr *)&peer, &size) == 0 && peer.ss_family != AF_UNIX;
+    if (a->tcp)
+        note_sent(a);
+    a->registered = PQregisterEventProc(conn, on_libpq_event, "pqpool", a);
+}
+
+void pqp_activity_share(pqp_activity *a, bool shared)
+{
+    pqp_poke(&a->shared, shared);
 }
 
 void pqp_activity_forget(pqp_activity *a)
@@ -75,17 +109,17 @@ void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
 
 /* ---- a look ---- */
 
-/* TCP: whether the last word was ours. In steps of the kernel's clock, 4 ms or less. */
-static bool ask_kernel(int fd, pqp_sight *seen)
+/* TCP: whether anything was sent since the last answer. */
+static bool look_at_socket(const pqp_activity *a, pqp_sight *seen)
 {
     struct tcp_info info;
-    socklen_t size = sizeof info;
-    memset(&info, 0, sizeof info);
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+    int64_t sent_then = pqp_peek(&((pqp_activity *)a)->sent_then);
+    if (sent_then < 0 || !ask_kernel(a->fd, &info))
         return false;
-    bool running = info.tcpi_last_data_sent < info.tcpi_last_data_recv;
+    bool running = (int64_t)info.tcpi_bytes_sent > sent_then;
     seen->state = running ? PQPOOL_HOLDER_RUNNING : PQPOOL_HOLDER_IDLE;
-    seen->since = seen->at - (running ? info.tcpi_last_data_sent : info.tcpi_last_data_recv) * PQP_MS;
+    if (running)
+        seen->since = seen->at - info.tcpi_last_data_sent * PQP_MS;
     return true;
 }
 
@@ -96,7 +130,7 @@ static bool ends_with(const char *text, const char *end)
 }
 
 /* The server's process on this machine: its title ends with what it does. */
-static bool ask_process(int backend_pid, pqp_sight *seen)
+static bool look_at_process(int backend_pid, pqp_sight *seen)
 {
     char path[40], title[300];
     snprintf(path, sizeof path, "/proc/%d/cmdline", backend_pid);
@@ -119,23 +153,16 @@ static bool ask_process(int backend_pid, pqp_sight *seen)
     return true;
 }
 
-static bool over_unix_socket(int fd)
-{
-    struct sockaddr_storage peer;
-    socklen_t size = sizeof peer;
-    return getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && peer.ss_family == AF_UNIX;
-}
-
 static bool is_idle(pqpool_holder_state state)
 {
     return state == PQPOOL_HOLDER_IDLE || state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
 }
 
-pqp_sight pqp_activity_look(const pqp_activity *a, int fd, int backend_pid)
+pqp_sight pqp_activity_look(const pqp_activity *a, int backend_pid)
 {
     pqp_sight seen = {.at = pqp_now(), .state = PQPOOL_HOLDER_UNKNOWN};
     pqp_time answered_at = pqp_peek(&((pqp_activity *)a)->answered_at);
-    if (over_unix_socket(fd) ? !ask_process(backend_pid, &seen) : !ask_kernel(fd, &seen))
+    if (a->tcp ? !look_at_socket(a, &seen) : !look_at_process(backend_pid, &seen))
         return seen;
     if (seen.state == PQPOOL_HOLDER_IDLE && pqp_peek(&((pqp_activity *)a)->in_transaction))
         seen.state = PQPOOL_HOLDER_IDLE_IN_TRANSACTION;

@@ -4,7 +4,9 @@
  *
  * What there is to see. (1) The answers he fetches: libpq tells an event procedure of each (registered when a
  * connection is first leased), in his thread: when, and the command tag. It has no word for the sending. (2) The
- * socket, over TCP: the kernel knows how long ago something was last sent and received. (3) The title of the server's
+ * socket, over TCP: the kernel counts what was sent; if that is more than at the last answer, the server is at work.
+ * (Comparing the times of the last sending and receiving instead does not do: the kernel's are 4 ms apart, and a statement
+ * often follows the last answer within one.) (3) The title of the server's
  * process, on a Unix socket: "idle in transaction", "SELECT", "UPDATE waiting" (PostgreSQL's documentation, "Standard
  * Unix Tools"). So for a lease that lasts, somebody looks now and then at (2) or (3), and adds the time since the last
  * look to what the connection was doing. What lasts long is told apart well, what is short not at all.
@@ -22,11 +24,15 @@
 
 typedef struct pqp_activity {
     bool registered; /* with the connection there is now; its user's */
+    bool tcp;        /* constant from then on */
+    int fd;
+    _Atomic int shared; /* it is used for a lane: no answer concerns us */
 
     /* Written by the lease's user, through libpq, read by anybody. */
     _Atomic int64_t answers, answered_at; /* ns; 0: none in this lease */
     _Atomic uint64_t tag;                 /* the last answer's command tag, its first 8 characters */
     _Atomic int in_transaction;           /* by the tags */
+    _Atomic int64_t sent_then;            /* bytes, by the kernel, at the last answer; -1: not known */
 
     /* Guarded by the pool's mutex. */
     pqp_time looked_at;
@@ -46,13 +52,15 @@ typedef struct pqp_sight {
 /* Has libpq tell of answers on this connection from now on; by whoever has it, no lock held. Without memory for that there
  * are none to see. */
 void pqp_activity_watch(pqp_activity *a, PGconn *conn);
+/* Its connection becomes a lane's, or ceases to be; no lock held. */
+void pqp_activity_share(pqp_activity *a, bool shared);
 /* The connection will be another one. */
 void pqp_activity_forget(pqp_activity *a);
 /* A lease begins; the mutex is held. */
 void pqp_activity_begin_locked(pqp_activity *a, pqp_time now);
 
-/* Looks at a connection that is somebody's: by its descriptor and its server process alone. No lock needed. */
-pqp_sight pqp_activity_look(const pqp_activity *a, int fd, int backend_pid);
+/* Looks at a lease that has begun, from any thread, by its descriptor or its server process alone. No lock needed. */
+pqp_sight pqp_activity_look(const pqp_activity *a, int backend_pid);
 /* Puts it to the account; the mutex is held. */
 void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen);
 

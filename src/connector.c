@@ -120,6 +120,7 @@ static void share_slot(pqp_job *job)
     pqp_lane_terms terms = {.window = (int)p->options.pipeline_depth};
     int64_t timeout_ms = job->slot->told_timeout = p->options.statement_timeout;
     pqp_pool_unlock(p);
+    pqp_activity_share(&job->slot->activity, true);
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
                  pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline);
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
@@ -148,6 +149,7 @@ static void share_slot(pqp_job *job)
 static void clean_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
+    pqp_activity_share(&job->slot->activity, false);
     bool clean = pqp_session_unshare(job->conn) &&
                  pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, pqp_now() + RESET_TIME);
     pqp_pool_lock(p);

@@ -167,7 +167,7 @@ static void take_last_look(pqpool *p, const ending *e)
     pqp_slot *slot = e->slot;
     if (e->held < PQP_LOOK_AGE)
         return;
-    pqp_sight seen = pqp_activity_look(&slot->activity, slot->fd, slot->backend_pid);
+    pqp_sight seen = pqp_activity_look(&slot->activity, slot->backend_pid);
     pqp_pool_lock(p);
     pqp_activity_note_locked(&slot->activity, &seen);
     tell_end_locked(p, e);

@@ -87,7 +87,7 @@ enum { LOOKS_AT_ONCE = 64 };
 typedef struct look {
     pqp_slot *slot;
     uint32_t generation;
-    int fd, backend_pid, thread;
+    int backend_pid, thread;
     bool named;
     char thread_name[sizeof((pqp_slot *)0)->thread_name];
     pqp_sight seen;
@@ -111,7 +111,6 @@ static int find_looks_locked(pqpool *p, pqp_time now, look *looks, pqp_time *due
         else if (n < LOOKS_AT_ONCE)
             looks[n++] = (look){.slot = s,
                                 .generation = s->generation,
-                                .fd = s->fd,
                                 .backend_pid = s->backend_pid,
                                 .thread = s->site.thread,
                                 .named = *s->thread_name != '\0'};
@@ -159,7 +158,7 @@ pqp_time pqp_watch_look(pqpool *p)
     if (n == 0)
         return due;
     for (int i = 0; i < n; i++) {
-        looks[i].seen = pqp_activity_look(&looks[i].slot->activity, looks[i].fd, looks[i].backend_pid);
+        looks[i].seen = pqp_activity_look(&looks[i].slot->activity, looks[i].backend_pid);
         if (!looks[i].named && looks[i].thread)
             read_thread_name(&looks[i]);
     }

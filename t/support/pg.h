@@ -175,11 +175,12 @@ __attribute__((unused)) static int descriptors(void)
 }
 
 /* A lease, or the end of the test. */
-__attribute__((unused)) static pqpool_lease take(pqpool *pool)
+#define take(pool) take_at((pool), __FILE__, __LINE__)
+__attribute__((unused)) static pqpool_lease take_at(pqpool *pool, const char *file, int line)
 {
     pqpool_lease lease;
     pqpool_error err;
-    if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
+    if (pqpool_acquire_at(pool, PQPOOL_DEFAULT, &lease, &err, file, line) != PQPOOL_OK)
         bail("acquire: %s", err.message);
     return lease;
 }
