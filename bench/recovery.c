@@ -11,7 +11,7 @@
  */
 #include "bench.h"
 
-enum { THREADS = 4, GAPS = 4096, OUTAGES = 8, WARM_UP = 10 };
+enum { THREADS = 4, CONNECTIONS = 4, GAPS = 4096, OUTAGES = 8, WARM_UP = 10 };
 /* While the connections that were lost together are tried together, the pool does not count as probing. */
 #define SETTLED 0.1
 
@@ -77,6 +77,7 @@ static void work(worker *w, bool (*run)(void))
 {
     while (!over) {
         if (!run()) {
+            must(restarted == 0, "a connection to the new server is lost");
             w->lost++;
             continue;
         }
@@ -105,7 +106,10 @@ static void start_work(way by)
     failures.n = 0;
     over = false;
     restarted = 0;
-    pool = open_pool("pool_max_size=4 pool_log_level=off pool_acquire_timeout=60s", &hooks);
+    char options[100];
+    snprintf(options, sizeof options, "pool_max_size=%d pool_log_level=off pool_acquire_timeout=60s",
+             CONNECTIONS);
+    pool = open_pool(options, &hooks);
     for (int i = 0; i < THREADS; i++) {
         worker *w = &workers[i];
         w->served = w->lost = 0;
@@ -118,13 +122,17 @@ static void start_work(way by)
             must(now_s() < end, "thread %d does not get going", i);
 }
 
-static void stop_work(void)
+static void stop_work(way by)
 {
+    int lost = 0;
     over = true;
     for (int i = 0; i < THREADS; i++) {
         pthread_join(workers[i].thread, NULL);
-        must(workers[i].lost <= 1, "thread %d lost %d connections in one outage", i, workers[i].lost);
+        lost += workers[i].lost;
     }
+    /* Server processes do not die at the same instant: one thread may lose several. But each can be lost only once, by
+     * its holder, or by all who share it. */
+    must(lost <= (by == LEASES ? CONNECTIONS : CONNECTIONS * THREADS), "%d statements were lost", lost);
     close_pool(pool);
 }
 
@@ -206,7 +214,7 @@ static void one_outage(way by, int outage_ms)
     for (int i = 0; i < THREADS; i++)
         for (double end = now_s() + 20; workers[i].first == 0; sleep_ms(1))
             must(now_s() < end, "%s: thread %d does not recover", name, i);
-    stop_work();
+    stop_work(by);
     tell_delays(&o, name);
     tell_gaps(from, to, name);
     sample((double)failed / (to - from), "1/s", outage_ms >= 1000 ? "median >= 16.6, median <= 25" : NULL,

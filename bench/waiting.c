@@ -6,8 +6,8 @@
  *     waiting MANNER NUMBER      one of them; this is what callgrind is to count
  *
  * threads     threads blocked in pqpool_acquire(), each gives back at once what it gets
- * semaphores  the same threads without a pool, each waiting for a semaphore that the one before it posts: what the
- *             system takes to wake one of so many
+ * bare        the same threads without a pool, each waits for a condition that the one before it brings about: what
+ *             the system takes to wake one of so many
  * callbacks   pqpool_acquire_cb(); whoever is served gives back and asks again, so the number stays the same
  * tickets     pqpool_submit(), on one shared connection with one statement in flight; likewise
  *
@@ -136,11 +136,11 @@ static pqpool *open_ready(const char *conninfo)
 /* ---- threads ---- */
 
 typedef struct crowd {
-    pqpool *pool; /* NULL: semaphores */
+    pqpool *pool; /* NULL: without one */
     int number;
     int served; /* whose turn it is; only who has the connection looks */
     double last;
-    atomic_int asleep; /* at their semaphores, or nearly */
+    atomic_int asleep; /* without a pool: those who wait, or nearly */
     atomic_bool over;
     sem_t all_served;
 } crowd;
@@ -148,7 +148,10 @@ typedef struct crowd {
 /* They live through all rounds: a new one would find its stack cold, and one that ends would hold up the others. */
 typedef struct member {
     int turn;
-    sem_t come, turn_of_mine;
+    sem_t come;
+    pthread_mutex_t lock;
+    pthread_cond_t woken;
+    bool word;
     pthread_t thread;
 } member;
 
@@ -162,6 +165,14 @@ static void note_served(const member *m)
     everybody.last = now_s();
 }
 
+static void give_word(member *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->word = true;
+    pthread_mutex_unlock(&m->lock);
+    pthread_cond_signal(&m->woken);
+}
+
 static void wait_for_lease(member *m)
 {
     pqpool_lease lease;
@@ -172,17 +183,20 @@ static void wait_for_lease(member *m)
 }
 
 /* With a limit, as the pool's callers have one. */
-static void wait_for_semaphore(member *m)
+static void wait_for_word(member *m)
 {
     struct timespec limit;
-    clock_gettime(CLOCK_REALTIME, &limit);
+    clock_gettime(CLOCK_MONOTONIC, &limit);
     limit.tv_sec += 600;
+    pthread_mutex_lock(&m->lock);
     everybody.asleep++;
-    while (sem_timedwait(&m->turn_of_mine, &limit) != 0)
-        must(errno == EINTR, "sem_timedwait: %s", strerror(errno));
+    while (!m->word)
+        must(pthread_cond_timedwait(&m->woken, &m->lock, &limit) == 0, "pthread_cond_timedwait");
+    m->word = false;
+    pthread_mutex_unlock(&m->lock);
     note_served(m);
     if (m->turn + 1 < everybody.number)
-        sem_post(&m[1].turn_of_mine);
+        give_word(&m[1]);
 }
 
 static void await(sem_t *s)
@@ -199,7 +213,7 @@ static void *come_and_wait(void *arg)
         if (everybody.pool)
             wait_for_lease(m);
         else
-            wait_for_semaphore(m);
+            wait_for_word(m);
         if (last)
             sem_post(&everybody.all_served);
     }
@@ -210,7 +224,10 @@ static void *come_and_wait(void *arg)
 static int make_threads(int number, char *why, size_t size)
 {
     pthread_attr_t attr;
+    pthread_condattr_t monotonic;
     pthread_attr_init(&attr);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     must(pthread_attr_setstacksize(&attr, STACK) == 0, "a stack of %d bytes", STACK);
     everybody.number = number;
     everybody.over = false;
@@ -220,11 +237,13 @@ static int make_threads(int number, char *why, size_t size)
         member *m = &members[n];
         m->turn = n;
         sem_init(&m->come, 0, 0);
-        sem_init(&m->turn_of_mine, 0, 0);
+        pthread_mutex_init(&m->lock, NULL);
+        pthread_cond_init(&m->woken, &monotonic);
         rc = pthread_create(&m->thread, &attr, come_and_wait, m);
     }
     snprintf(why, size, "%s", strerror(rc));
     pthread_attr_destroy(&attr);
+    pthread_condattr_destroy(&monotonic);
     return n;
 }
 
@@ -268,7 +287,7 @@ static double serve_threads(finding *f, bool note)
     if (everybody.pool)
         pqpool_release(&lease);
     else
-        sem_post(&members[0].turn_of_mine);
+        give_word(&members[0]);
     await(&everybody.all_served);
     must(everybody.served == everybody.number, "%d are served", everybody.served);
     return everybody.last - began;
@@ -295,7 +314,7 @@ static void with_threads(int number, finding *f)
     close_pool(everybody.pool);
 }
 
-static void with_semaphores(int number, finding *f)
+static void with_bare(int number, finding *f)
 {
     everybody.pool = NULL;
     time_threads(number, f);
@@ -409,7 +428,7 @@ static void with_tickets(int number, finding *f)
     run_sql(locker, "create table gate (); create sequence turn");
     pqpool *pool =
         open_pool("pool_max_size=2 pool_shared_max=1 pool_pipeline_depth=1 pool_acquire_timeout=10min "
-                  "pool_stall_threshold=off pool_slow_lane_threshold=off",
+                  "pool_stall_threshold=off pool_slow_lane_threshold=off pool_log_level=error",
                   NULL);
     fetch(submit(pool, "select count(*) from gate"));
     run_sql(locker, "begin; lock table gate in access exclusive mode");
@@ -442,11 +461,11 @@ static const struct manner {
     void (*measure)(int number, finding *f);
 } manners[] = {
     {"threads", "hand-over to a thread", with_threads},
-    {"semaphores", "hand-over without a pool", with_semaphores},
+    {"bare", "hand-over without a pool", with_bare},
     {"callbacks", "hand-over to a callback", with_callbacks},
     {"tickets", "statement of a ticket", with_tickets},
 };
-enum { N_MANNERS = sizeof manners / sizeof *manners };
+enum { THREADS, BARE, N_MANNERS = sizeof manners / sizeof *manners };
 
 /* In a process of its own: memory that an earlier one gave back would hide what this one takes. */
 static void measure_apart(const struct manner *m, int number, finding *f)
@@ -469,11 +488,20 @@ static void tell_one(const struct manner *m, const finding *f, int number)
         return;
     }
     sample(f->us, "us", NULL, "%s, %d waiting", m->operation, number);
-    if (m->measure == with_semaphores)
+    if (m->measure == with_bare)
         return;
     sample(f->bytes, "bytes", NULL, "of the library per waiter, %d %s", number, m->name);
     if (number >= 1000) /* fewer are lost among whole pages */
         sample(f->rss, "bytes", NULL, "resident per waiter, %d %s", number, m->name);
+}
+
+/* The system takes longer to wake one of 10 000 threads than one of 10: so much of the time is its own. */
+static void tell_against_bare(const finding threads[N_NUMBERS], const finding bare[N_NUMBERS])
+{
+    for (int i = 0; i < N_NUMBERS; i++)
+        if (threads[i].could == numbers[i] && bare[i].could == numbers[i])
+            sample(threads[i].us / bare[i].us, "ratio", NULL,
+                   "hand-over to a thread : without a pool, %d waiting", numbers[i]);
 }
 
 static void tell(const struct manner *m, const finding f[N_NUMBERS])
@@ -484,7 +512,7 @@ static void tell(const struct manner *m, const finding f[N_NUMBERS])
     if (many->could < MOST)
         return;
     sample(many->us / few->us, "ratio", NULL, "time per %s, %d : %d waiting", m->operation, MOST, numbers[0]);
-    if (m->measure != with_semaphores)
+    if (m->measure != with_bare)
         sample(many->bytes / few->bytes, "ratio", "median <= 1.2", "memory per waiter, %d : %d %s", MOST,
                numbers[0], m->name);
 }
@@ -519,16 +547,16 @@ int main(int argc, char **argv)
                    number, one.us, one.bytes);
             return 0;
         }
-    must(argc == 1, "usage: waiting [threads|semaphores|callbacks|tickets NUMBER]");
-    finding *found =
-        mmap(NULL, sizeof(finding) * N_NUMBERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    must(argc == 1, "usage: waiting [threads|bare|callbacks|tickets NUMBER]");
+    finding(*found)[N_NUMBERS] = mmap(NULL, sizeof(finding) * N_MANNERS * N_NUMBERS, PROT_READ | PROT_WRITE,
+                                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(found != MAP_FAILED, "mmap: %s", strerror(errno));
     tell_limits();
     for (int i = 0; i < N_MANNERS; i++) {
-        memset(found, 0, sizeof(finding) * N_NUMBERS);
         for (int k = 0; k < N_NUMBERS; k++)
-            measure_apart(&manners[i], numbers[k], &found[k]);
-        tell(&manners[i], found);
+            measure_apart(&manners[i], numbers[k], &found[i][k]);
+        tell(&manners[i], found[i]);
     }
+    tell_against_bare(found[THREADS], found[BARE]);
     return 0;
 }
