@@ -56,7 +56,8 @@ static bool by_lease(void)
     must(pqpool_acquire(pool, &lease, &err) == PQPOOL_OK, "acquire: %s", err.message);
     PGresult *res = PQexec(lease.conn, "select 1");
     bool fine = PQresultStatus(res) == PGRES_TUPLES_OK;
-    must(fine || PQstatus(lease.conn) == CONNECTION_BAD, "select 1: %s", PQerrorMessage(lease.conn));
+    /* Words of libpq, not of a server. (PQstatus() may still be good when only sending has failed.) */
+    must(fine || !PQresultErrorField(res, PG_DIAG_SQLSTATE), "select 1: %s", PQerrorMessage(lease.conn));
     PQclear(res);
     must(pqpool_release(&lease) == PQPOOL_OK, "release");
     return fine;
