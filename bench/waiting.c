@@ -14,19 +14,13 @@
  * There is one connection. Nobody may overtake: each is served in his turn, or the program fails.
  */
 #include "bench.h"
+#include "callgrind.h"
+#include "memory.h"
 
-#include <malloc.h>
 #include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-
-#if __has_include(<valgrind/callgrind.h>)
-#include <valgrind/callgrind.h>
-#else
-#define CALLGRIND_START_INSTRUMENTATION
-#define CALLGRIND_STOP_INSTRUMENTATION
-#endif
 
 enum { OPERATIONS = 10000, WARM_UP = 1000, MOST = 10000, STACK = 64 * 1024 };
 
@@ -41,63 +35,6 @@ typedef struct finding {
     int could;    /* so many could be made to wait */
     char why[200];
 } finding;
-
-/* ---- the library's memory: the linker sends its calls here (--wrap); libpq and libc keep their own ---- */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-char *__real_strdup(const char *s);
-void __real_free(void *p);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-char *__wrap_strdup(const char *s);
-void __wrap_free(void *p);
-
-static atomic_llong live_bytes;
-
-/* With the word that the allocator keeps before each block. */
-static long long size_of(void *p)
-{
-    return p ? (long long)(malloc_usable_size(p) + sizeof(size_t)) : 0;
-}
-
-static void *counted(void *p)
-{
-    live_bytes += size_of(p);
-    return p;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return counted(__real_malloc(size));
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return counted(__real_calloc(n, size));
-}
-
-void *__wrap_realloc(void *p, size_t size)
-{
-    long long before = size_of(p);
-    void *q = __real_realloc(p, size);
-    if (q)
-        live_bytes += size_of(q) - before;
-    return q;
-}
-
-char *__wrap_strdup(const char *s)
-{
-    return counted(__real_strdup(s));
-}
-
-void __wrap_free(void *p)
-{
-    live_bytes -= size_of(p);
-    __real_free(p);
-}
 
 static double resident(void)
 {
@@ -115,12 +52,12 @@ typedef struct memory {
 
 static memory take_stock(void)
 {
-    return (memory){(double)live_bytes, resident()};
+    return (memory){(double)library_bytes(), resident()};
 }
 
 static void note_memory(finding *f, memory before, int number)
 {
-    f->bytes = ((double)live_bytes - before.bytes) / number;
+    f->bytes = ((double)library_bytes() - before.bytes) / number;
     f->rss = (resident() - before.rss) / number;
 }
 
