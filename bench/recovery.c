@@ -73,12 +73,13 @@ static bool by_lease(void)
     pqpool_lease lease;
     pqpool_error err;
     must(pqpool_acquire(pool, &lease, &err) == PQPOOL_OK, "acquire: %s", err.message);
+    int pid = PQbackendPID(lease.conn); /* libpq forgets it with the connection */
     PGresult *res = PQexec(lease.conn, "select 1");
     bool fine = PQresultStatus(res) == PGRES_TUPLES_OK;
     /* Words of libpq, not of a server. (PQstatus() may still be good when only sending has failed.) */
     must(fine || !PQresultErrorField(res, PG_DIAG_SQLSTATE), "select 1: %s", PQerrorMessage(lease.conn));
     if (!fine)
-        note_lost(PQbackendPID(lease.conn));
+        note_lost(pid);
     PQclear(res);
     must(pqpool_release(&lease) == PQPOOL_OK, "release");
     return fine;
