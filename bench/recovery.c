@@ -164,13 +164,15 @@ static void server(const char *what)
 typedef struct observed {
     double refused; /* beginning of the last login that was */
     double in;      /* end of the one that was not */
+    double late;    /* the longest that a pause of 1 ms of his has taken: what the machine itself holds up */
 } observed;
 
 static void *observe(void *arg)
 {
     observed *o = arg;
-    for (double end = now_s() + 60;; sleep_ms(1)) {
+    for (double end = now_s() + 60, paused = now_s();; paused = now_s(), sleep_ms(1)) {
         double began = now_s();
+        o->late = began - paused > o->late ? began - paused : o->late;
         if (PQping("") == PQPING_OK) {
             o->in = now_s();
             return NULL;
@@ -206,6 +208,7 @@ static void tell_delays(const observed *o, const char *name)
            name);
     sample((last - o->refused) * 1e3, "ms", NULL, "%s: all %d threads have succeeded", name, THREADS);
     sample((o->in - o->refused) * 1e3, "ms", NULL, "%s: login of the observer", name);
+    sample(o->late * 1e3, "ms", NULL, "%s: longest pause of the observer, who asks for 1 ms", name);
 }
 
 static void one_outage(way by, int outage_ms)
