@@ -25,7 +25,8 @@ enum { N_NUMBERS = sizeof numbers / sizeof *numbers };
 
 /* ---- the server, as far as it is needed ---- */
 
-static char directory[] = "/tmp/pqpool-books.XXXXXX", socket_path[100];
+/* In the abstract name space: nothing is left in a directory, however the program ends. */
+static char host[40];
 
 static void read_all(int fd, void *to, size_t size)
 {
@@ -66,22 +67,16 @@ static void start_server(void)
 {
     static int listener;
     pthread_t thread;
-    must(mkdtemp(directory), "mkdtemp: %s", strerror(errno));
-    snprintf(socket_path, sizeof socket_path, "%s/.s.PGSQL.5432", directory);
     struct sockaddr_un at = {.sun_family = AF_UNIX};
-    snprintf(at.sun_path, sizeof at.sun_path, "%s", socket_path);
+    snprintf(host, sizeof host, "@pqpool-books.%d", (int)getpid());
+    int length = snprintf(at.sun_path, sizeof at.sun_path, "%s/.s.PGSQL.5432", host);
+    at.sun_path[0] = '\0';
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    must(listener >= 0 && bind(listener, (struct sockaddr *)&at, sizeof at) == 0 &&
-             listen(listener, 128) == 0,
-         "%s: %s", socket_path, strerror(errno));
+    must(listener >= 0 && bind(listener, (struct sockaddr *)&at, size) == 0 && listen(listener, 128) == 0,
+         "%s: %s", host, strerror(errno));
     must(pthread_create(&thread, NULL, serve, &listener) == 0, "pthread_create");
     pthread_detach(thread);
-}
-
-static void remove_directory(void)
-{
-    unlink(socket_path);
-    rmdir(directory);
 }
 
 /* ---- the measurements ---- */
@@ -135,7 +130,7 @@ static void open_books(int number)
         conninfo, sizeof conninfo,
         "host=%s port=5432 user=nobody dbname=none pool_max_size=%d pool_initial_size=%d pool_min_idle=%d "
         "pool_acquire_timeout=1s",
-        directory, number, number, number);
+        host, number, number, number);
     pool = open_pool(conninfo, NULL);
     for (double end = now_s() + 120; stats(pool).idle < number; sleep_ms(2))
         must(now_s() < end, "%d of %d connections are up", stats(pool).idle, number);
@@ -200,7 +195,6 @@ int main(int argc, char **argv)
 {
     must(argc == 1 || argc == 3, "usage: books [idle|leased NUMBER]");
     start_server();
-    atexit(remove_directory);
     if (argc == 1)
         measure_all();
     else
