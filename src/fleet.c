@@ -352,8 +352,9 @@ void pqp_fleet_due_locked(pqpool *p, pqp_time at)
 void pqp_fleet_wake_locked(pqpool *p, pqp_waiter *w, int word)
 {
     w->word = word;
-    w->wake_next = p->wakes;
-    p->wakes = w;
+    w->wake_next = NULL;
+    *(p->wakes ? &p->last_wake->wake_next : &p->wakes) = w;
+    p->last_wake = w;
 }
 
 void pqp_fleet_nudge_locked(pqpool *p, pqp_slot *slot)

@@ -62,7 +62,8 @@ struct pqpool {
     pqp_options options;
     pqp_slots slots;
     pqp_queue queue;
-    pqp_waiter *wakes;      /* words to give after the unlock */
+    pqp_waiter *wakes; /* words to give after the unlock, in order */
+    pqp_waiter *last_wake;
     pqp_slot *nudges;       /* lanes on which something was put, to be sent after the unlock */
     pqp_call *again;        /* calls without an owner that waits, to be placed once more: the keeper's */
     bool kick;              /* the keeper has something to do */
@@ -72,7 +73,8 @@ struct pqpool {
     int failures;           /* connect attempts failed in a row */
     pqp_time failed_at;     /* the last one */
     bool refused;           /* the last one was refused for good */
-    pqp_time next_attempt;  /* while failures > 0 */
+    /* While failures > 0: when to try again; sooner if somebody waits, be it since later. */
+    pqp_time next_attempt, next_attempt_waited;
     pqpool_error last_failure;
     pqp_time due;   /* earliest thing settle() knows of that time alone will bring */
     pqp_time alarm; /* earliest deadline of a waiter that nobody sleeps for */
@@ -93,7 +95,7 @@ struct pqpool {
 };
 
 /* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
-enum { PQP_RUN_SIZE = 432 };
+enum { PQP_RUN_SIZE = 440 };
 
 /* ---- making and unmaking ---- */
 

@@ -13,13 +13,19 @@ static int in(const pqpool *p, pqp_slot_state state)
     return pqp_fleet_in(p, state);
 }
 
+static void hold_back(pqpool *p, pqp_time now, pqp_time pause)
+{
+    p->failures++;
+    p->failed_at = now;
+    p->next_attempt = now + pqp_jitter(pause, 20);
+    p->next_attempt_waited = p->refused ? p->next_attempt : now + pqp_jitter(RETRY_WAITED, 20);
+}
+
 void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
 {
     pqp_time now = pqp_now();
     pqp_fleet_scrap_locked(p, slot, reason);
-    p->failures++;
-    p->failed_at = now;
-    p->next_attempt = now + pqp_jitter(RETRY_WAITED, 20);
+    hold_back(p, now, RETRY_WAITED);
     pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", pqp_close_text(reason));
 }
 
@@ -60,6 +66,7 @@ static void put_on_lane(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
         pqp_queue_leave(&p->queue, w);
     tell_dequeue(p, w, slot, now);
     w->grant = slot;
+    w->served = now;
     pqp_call_push(w->call, slot->lane);
     pqp_fleet_nudge_locked(p, slot);
 }
@@ -192,8 +199,9 @@ static int connects_allowed(pqpool *p, pqp_time now)
     int allowed = PQP_MIN(room, (int)p->options.connect_concurrency - in(p, PQP_SLOT_CONNECTING));
     if (p->failures == 0 || allowed <= 0)
         return allowed;
-    if (now < p->next_attempt) {
-        pqp_fleet_due_locked(p, p->next_attempt);
+    pqp_time at = pqp_fleet_demand_locked(p, now) > 0 ? p->next_attempt_waited : p->next_attempt;
+    if (now < at) {
+        pqp_fleet_due_locked(p, at);
         return 0;
     }
     return in(p, PQP_SLOT_CONNECTING) > 0 ? 0 : 1;
@@ -471,16 +479,11 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
         pqp_slot_move(&p->slots, slot, PQP_SLOT_EMPTY, now);
     }
     p->connect_failures++;
-    p->failures++;
-    p->failed_at = now;
     p->refused = for_good;
+    hold_back(p, now, for_good ? RETRY_REFUSED : RETRY_IDLE);
     p->last_failure = *why;
     p->grow = false;
     p->warm = 0;
-    p->next_attempt = now + pqp_jitter(for_good                              ? RETRY_REFUSED
-                                       : pqp_fleet_demand_locked(p, now) > 0 ? RETRY_WAITED
-                                                                             : RETRY_IDLE,
-                                       20);
     pqp_fleet_due_locked(p, p->next_attempt);
     PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
     int live = pqp_fleet_live_locked(p);
@@ -506,7 +509,7 @@ static void give_up_sharing(pqpool *p, pqp_slot *slot)
     if (!w)
         return;
     bool announced = w->announced;
-    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since});
+    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since, .stood = true});
     w->announced = announced;
 }
 

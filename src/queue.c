@@ -33,10 +33,14 @@ void pqp_queue_enter(pqp_queue *q, pqp_waiter *w, pqp_want want, pqp_turn turn)
     w->announced = false;
     w->word = PQP_PARKED;
     w->grant = w->making = NULL;
-    /* Nearly always the end at once: only who comes back has an old ticket. */
-    pqp_waiter *before = list->tail;
-    while (before && before->ticket > turn.ticket)
-        before = before->link.prev;
+    /* Who comes back has an old ticket, and stands near the front; who comes first time, at the end. */
+    pqp_waiter *before = turn.stood ? NULL : list->tail;
+    if (turn.stood)
+        for (pqp_waiter *next = list->head; next && next->ticket < turn.ticket; next = next->link.next)
+            before = next;
+    else
+        while (before && before->ticket > turn.ticket)
+            before = before->link.prev;
     pqp_waiter_list_insert(list, before, w);
 }
 

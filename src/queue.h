@@ -49,6 +49,7 @@ typedef struct pqp_waiter {
     bool announced;          /* he had to wait: no connect under way covered him */
     struct pqp_slot *making; /* ALONE: the connection that is being made a lane for him; then not queued */
     struct pqp_slot *grant;  /* what he got */
+    pqp_time served;         /* ... ALONE, SHARE: when */
     int word;                /* GRANTED or FAILED, when no longer queued by his own doing */
     pqpool_error *err;       /* of FAILED: filled before the word; the waiter's own, may be NULL */
     pqpool_code code;        /* of FAILED */

@@ -117,6 +117,7 @@ pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mo
     r->waiter.told = NULL;
     r->waiter.queued = false;
     r->waiter.making = NULL;
+    r->waiter.served = 0;
     pqpool_code code = take_members(r, n, &failed, &why);
     if (code == PQPOOL_OK && r->atomic)
         code = join(r, &why, &failed);
@@ -367,6 +368,7 @@ static pqp_lane *find_room(pqp_run *r, int members)
     pqp_choice seen;
     pqp_time now = pqp_now();
     pqp_lane *lane = pqp_fleet_reserve(p, members, now, &seen);
+    r->waiter.served = now;
     pqp_pool_feel_pressure(p, &seen, now);
     return lane;
 }
@@ -417,11 +419,15 @@ static bool place_and_wait(pqp_run *r, pqpool_error *why)
     return true;
 }
 
+/* Slow is what takes long from where it has a connection; how long callers wait for one is told otherwise. */
 static void tell_if_slow(const pqp_run *r)
 {
     pqpool *p = r->pool;
-    int64_t limit = pqp_peek(&p->slow_ms), us = limit > 0 ? (pqp_now() - r->began) / 1000 : 0;
-    if (limit <= 0 || us < limit * 1000)
+    int64_t limit = pqp_peek(&p->slow_ms);
+    if (limit <= 0 || r->waiter.served == 0)
+        return;
+    int64_t us = (pqp_now() - r->waiter.served) / 1000;
+    if (us < limit * 1000)
         return;
     pqp_pool_lock(p);
     const pqp_slot *slot = pqp_fleet_slot_of_locked(p, pqp_load(&((pqp_run *)r)->call.lane));

@@ -474,6 +474,9 @@ pqpool_close_reason pqp_session_inspect(PGconn *conn, int fd, int backend_pid, b
         return PQPOOL_CLOSE_LOST;
     if (PQsocket(conn) != fd || PQbackendPID(conn) != backend_pid)
         return PQPOOL_CLOSE_REPLACED;
+    /* Where the sending failed while the server's last words were still unread, libpq has an error, but no doubt. */
+    if (*PQerrorMessage(conn) && PQpipelineStatus(conn) == PQ_PIPELINE_OFF && !pqp_session_lives(conn))
+        return PQPOOL_CLOSE_LOST;
     if (PQpipelineStatus(conn) != PQ_PIPELINE_OFF && !PQexitPipelineMode(conn))
         return PQPOOL_CLOSE_LEFT_PIPELINE;
     if (PQisnonblocking(conn) && PQsetnonblocking(conn, 0) != 0)

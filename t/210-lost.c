@@ -270,6 +270,28 @@ static void under_a_lease(void)
     close_pool(pool);
 }
 
+/* Where libpq's sending fails before it has read the server's last words, it has an error and still calls the connection
+ * good. */
+static void crashed_leases(void)
+{
+    enum { LEASES = 20, CRASHES = 4 };
+    pqpool *pool = open_pool("application_name=" APP " pool_max_size=20", NULL);
+    for (int k = 0; k < CRASHES; k++) {
+        pqpool_lease leases[LEASES];
+        int64_t before = stats(pool).closed_by[PQPOOL_CLOSE_LOST];
+        for (int i = 0; i < LEASES; i++)
+            leases[i] = take(pool);
+        crash(PQbackendPID(leases[0].conn));
+        for (int i = 0; i < LEASES; i++) {
+            PQclear(PQexec(leases[i].conn, "select 1"));
+            pqpool_release(&leases[i]);
+        }
+        is_int(stats(pool).closed_by[PQPOOL_CLOSE_LOST] - before, LEASES,
+               "A7: connections lost under their users in a crash are closed as they come back");
+    }
+    close_pool(pool);
+}
+
 static void while_idle(pqpool *pool)
 {
     int failed = 0, unknown = 0;
@@ -534,6 +556,8 @@ int main(void)
     while_falling_idle(pool);
     close_pool(pool);
     under_a_lease();
+    if (may_kill)
+        crashed_leases();
     many_ends(ends);
     ok(eventually(backends(ctl, APP) == 0), "no server process is left behind");
     PQfinish(locker);
