@@ -9,7 +9,8 @@
  * often follows the last answer within one.) (3) The title of the server's
  * process, on a Unix socket: "idle in transaction", "SELECT", "UPDATE waiting" (PostgreSQL's documentation, "Standard
  * Unix Tools"). So for a lease that lasts, somebody looks now and then at (2) or (3), and adds the time since the last
- * look to what the connection was doing. What lasts long is told apart well, what is short not at all.
+ * look to what the connection was doing. What lasts long is told apart well; where something was fetched between two looks,
+ * the time before that counts as work, so that idle time is rather too short than too long.
  *
  * Tried and not taken: PQtransactionStatus() from another thread is a race; PQtrace() formats each row; asking the server
  * needs a connection, of which there is none when it matters most (holder.c asks where there is one).

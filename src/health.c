@@ -45,7 +45,7 @@ void pqp_health_judge_locked(pqpool *p, pqp_time now, pqpool_health_data *h)
              (int)o->health_waiting);
     if (p->idle_all_along > o->min_idle)
         find(h, PQPOOL_HEALTH_OVERSIZE,
-             "%d connections were idle for all of the last %.0f s, at most %d in use: the pool is larger "
+             "%d connections were idle for all of the last %.1f s, at most %d in use: the pool is larger "
              "than it need be",
              p->idle_all_along, (double)h->since_us / 1e6, h->peak_in_use);
     if (p->failures > 0)
@@ -64,7 +64,7 @@ void pqp_health_check_locked(pqpool *p, pqp_time now)
     pqpool_health_data h;
     pqp_health_judge_locked(p, now, &h);
     if (h.findings)
-        PQP_TELL(p, PQPOOL_EVENT_HEALTH, NULL, h.text, .count = h.findings);
+        PQP_TELL(p, PQPOOL_EVENT_HEALTH, NULL, h.text);
     p->health_since = now;
     p->idle_all_along = pqp_fleet_in(p, PQP_SLOT_IDLE);
     p->peak_in_use = h.in_use;

@@ -73,7 +73,7 @@ void pqp_holder_doing(const pqpool_holder *h, char *text, size_t size)
     if (*h->sql)
         ADD(", SQL: %s", h->sql);
     else if (h->answers > 0)
-        ADD(", %lld answers, the last %s", (long long)h->answers,
+        ADD(", answers: %lld, the last %s", (long long)h->answers,
             *h->last_answer ? h->last_answer : "an error");
     else
         ADD(", no answer yet");

@@ -238,7 +238,7 @@ static void leaks_that_wait(void)
     PQclear(PQexec(kept.conn, "select 1"));
     ok(eventually(heard(&l, PQPOOL_EVENT_LEAK) == 1),
        "A12: in a pool that is exhausted a leak is reported too");
-    has(nth(&l, PQPOOL_EVENT_LEAK, 1).text, "1 answers, the last SELECT",
+    has(nth(&l, PQPOOL_EVENT_LEAK, 1).text, "answers: 1, the last SELECT",
         "A12: by what can be seen from here");
     pqpool_release(&kept);
     close_pool(pool);
