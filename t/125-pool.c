@@ -797,7 +797,7 @@ static void hold(line *l, int c)
 {
     while (l->seen[c] < l->n_marks[c])
         sched_yield();
-    while (l->one_by_one && l->enqueued - l->dequeued < QUEUE_LEAST && l->come < l->leases)
+    while (l->enqueued - l->dequeued < QUEUE_LEAST && l->come < l->leases)
         sched_yield();
 }
 

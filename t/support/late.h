@@ -7,7 +7,8 @@
 
 #include "pg.h"
 
-enum { LATE_MS = 20, VAIN_MOST = 64 };
+enum { LATE_MS = 20 };
+enum { VAIN_ANY = -1 }; /* in place of an outcome */
 
 /* Who waits, how long, for a lease or for a statement's answer; then what he was told. */
 typedef struct vain {
@@ -74,12 +75,12 @@ __attribute__((unused)) static void vain_judge(const vain *v, int n, const char 
 
 /* How many were told this; what others were told is shown. */
 __attribute__((unused)) static int vain_told(const vain *v, int n, pqpool_code code, pqpool_code or_code,
-                                             pqpool_outcome outcome)
+                                             int outcome)
 {
     int count = 0;
     for (int i = 0; i < n; i++) {
-        bool so =
-            (v[i].err.code == (int)code || v[i].err.code == (int)or_code) && v[i].err.outcome == (int)outcome;
+        bool so = (v[i].err.code == (int)code || v[i].err.code == (int)or_code) &&
+                  (outcome == VAIN_ANY || v[i].err.outcome == outcome);
         if (!so)
             diag("%s was told %s, outcome %d: %s", v[i].statement ? "a statement" : "a lease",
                  pqpool_code_name((pqpool_code)v[i].err.code), v[i].err.outcome, v[i].err.message);
