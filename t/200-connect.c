@@ -1,89 +1,12 @@
 /* Connecting: what the caller is told when it fails, how soon, how often it is tried, and how it recovers. */
-#include "support/pg.h"
+#include "support/server.h"
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/un.h>
 
 static PGconn *ctl;
 static int tcp_port;
-
-/* ---- a server of our own: it is stopped, and its access rules are changed ---- */
-
-static int free_port(void)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof at) != 0 ||
-        getsockname(fd, (struct sockaddr *)&at, &size) != 0)
-        bail("no free port: %s", strerror(errno));
-    close(fd);
-    return ntohs(at.sin_port);
-}
-
-static void own_server(char *program)
-{
-    const char *port = getenv("CONNECT_TEST_PORT");
-    if (port) {
-        tcp_port = atoi(port);
-        setenv("PGPORT", port, 1);
-        return;
-    }
-    char number[16], port_setting[32];
-    snprintf(number, sizeof number, "%d", free_port());
-    snprintf(port_setting, sizeof port_setting, "port=%s", number);
-    setenv("CONNECT_TEST_PORT", number, 1);
-    execl("/bin/sh", "sh", WITH_PG, "-c", "listen_addresses=127.0.0.1", "-c", port_setting, program,
-          (char *)NULL);
-    bail("exec: %s", strerror(errno));
-}
-
-static char first_rules[20000];
-
-static void rules_path(char *path, size_t size)
-{
-    snprintf(path, size, "%s/pg_hba.conf", getenv("PQPOOL_PG_DATA"));
-}
-
-/* Puts a line before the server's access rules; "" restores them. */
-static void rule(const char *line)
-{
-    char path[1000];
-    rules_path(path, sizeof path);
-    if (!*first_rules) {
-        FILE *f = fopen(path, "r");
-        size_t n = f ? fread(first_rules, 1, sizeof first_rules - 1, f) : 0;
-        if (n == 0)
-            bail("can't read %s", path);
-        first_rules[n] = '\0';
-        fclose(f);
-    }
-    FILE *f = fopen(path, "w");
-    if (!f || fprintf(f, "%s\n%s", line, first_rules) < 0 || fclose(f) != 0)
-        bail("can't write %s", path);
-    one(ctl, "select pg_reload_conf()");
-    const char *want = *line ? "1" : "0";
-    if (!eventually(
-            strcmp(one(ctl, "select count(*) from pg_hba_file_rules where auth_method = 'scram-sha-256'"),
-                   want) == 0))
-        bail("the rules are not read");
-    sleep_ms(100); /* the postmaster reads them when the signal comes; it can't be asked */
-}
-
-static pid_t postmaster(void)
-{
-    char path[1000];
-    int pid = 0;
-    snprintf(path, sizeof path, "%s/postmaster.pid", getenv("PQPOOL_PG_DATA"));
-    FILE *f = fopen(path, "r");
-    if (!f || fscanf(f, "%d", &pid) != 1)
-        bail("can't read %s", path);
-    fclose(f);
-    return pid;
-}
 
 /* ---- tools ---- */
 
@@ -203,7 +126,7 @@ static void nothing_there(void)
 static void refused_logins(void)
 {
     one(ctl, "create role locked login password 'right'");
-    rule("local all locked scram-sha-256");
+    rule(ctl, "local all locked scram-sha-256");
     fails_for_good("a wrong password", "user=locked password=wrong", "password authentication failed",
                    "28P01");
     fails_for_good("no password", "user=locked passfile=/nonexistent", "no password supplied", "");
@@ -274,7 +197,7 @@ static void asked_anew(void)
     if (b.conn)
         pqpool_discard(&b);
     close_pool(pool);
-    rule("");
+    rule(ctl, "");
 
     d = (desk){.password = "", .fail = 1};
     pool = connect_pool("", &hooks);
@@ -522,7 +445,7 @@ static void tcp_settings(void)
 int main(int argc, char **argv)
 {
     (void)argc;
-    own_server(argv[0]);
+    tcp_port = own_server(argv[0], "127.0.0.1", 200);
     tap_begin(55);
     ctl = control();
     nothing_there();
