@@ -55,6 +55,7 @@ struct pqpool {
     _Atomic int calls_inside;          /* exported functions running in it */
     _Atomic int promised;              /* tickets and callbacks that are out */
     _Atomic int closed;                /* mirrors closing */
+    _Atomic int rejecting;             /* connections come up, and are refused before anybody has used one */
     _Atomic int lane_wanted;           /* a lease waits until the last lane is idle: settle when it is */
 
     pqp_mutex mu;

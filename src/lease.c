@@ -34,11 +34,12 @@ static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline)
     return PQPOOL_CLOSE_NONE;
 }
 
-/* Who asked in an event loop gets a thread only now; and one that has a lease of this pool already takes twice what one
+/* What is seldom to be noted when a lease begins. Who asked in an event loop gets a thread only now; and one that has a lease of this pool already takes twice what one
  * needs, which is the way into a pool-lock. */
-static void note_thread(pqpool *p, pqp_slot *slot)
+static void note_begin(pqpool *p, pqp_slot *slot)
 {
     pqp_pool_lock(p);
+    pqp_pool_accept_locked(p);
     const pqp_slot *first = pqp_holder_mine_locked(p);
     slot->site.thread = pqp_thread();
     if (first) {
@@ -58,8 +59,8 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     if (flaw == PQPOOL_CLOSE_NONE) {
         pqp_activity_watch(&slot->activity, slot->conn);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
-        if (slot->site.thread == 0 || pqp_holder_maybe())
-            note_thread(p, slot);
+        if (slot->site.thread == 0 || pqp_holder_maybe() || pqp_load(&p->rejecting))
+            note_begin(p, slot);
         pqp_holder_took(slot);
         return NULL;
     }
@@ -187,6 +188,8 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
     if (e.reason == PQPOOL_CLOSE_NONE && p->events.hooks.on_release &&
         p->events.hooks.on_release(conn, p->events.hooks.arg) != 0)
         e.reason = PQPOOL_CLOSE_ON_RELEASE;
+    if (e.reason == PQPOOL_CLOSE_NONE && pqp_load(&e.slot->suspect) && !pqp_session_lives(conn))
+        e.reason = PQPOOL_CLOSE_LOST;
     if (e.reason == PQPOOL_CLOSE_NONE)
         e.reason = pqp_session_inspect(conn, e.slot->fd, e.slot->backend_pid, &open_transaction);
     if (e.reason == PQPOOL_CLOSE_NONE && open_transaction && e.level == PQP_RESET_NONE)

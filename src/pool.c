@@ -8,6 +8,9 @@
 #define RETRY_IDLE (250 * PQP_MS)
 #define RETRY_REFUSED (1000 * PQP_MS)
 
+/* After this long a connect is not relied on where a shared connection could give way. */
+#define CONNECT_OVERDUE (100 * PQP_MS)
+
 static int in(const pqpool *p, pqp_slot_state state)
 {
     return pqp_fleet_in(p, state);
@@ -25,8 +28,17 @@ void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reaso
 {
     pqp_time now = pqp_now();
     pqp_fleet_scrap_locked(p, slot, reason);
+    pqp_store(&p->rejecting, 1);
     hold_back(p, now, RETRY_WAITED);
     pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", pqp_close_text(reason));
+}
+
+void pqp_pool_accept_locked(pqpool *p)
+{
+    if (!pqp_load(&p->rejecting))
+        return;
+    pqp_store(&p->rejecting, 0);
+    p->failures = 0;
 }
 
 pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, const pqp_turn *turn, const pqp_site *site)
@@ -211,7 +223,7 @@ static int connects_allowed(pqpool *p, pqp_time now)
 static void order_connects(pqpool *p, pqp_time now)
 {
     int total = pqp_slots_total(&p->slots);
-    if (total >= p->warm)
+    if (p->warm > 0 && pqp_fleet_live_locked(p) >= p->warm)
         p->warm = 0;
     int demand = pqp_fleet_demand_locked(p, now), underway = pqp_fleet_underway_locked(p, false);
     int spare = PQP_MAX(0, underway - demand) + in(p, PQP_SLOT_IDLE);
@@ -240,16 +252,31 @@ static pqp_slot *newest_shared(const pqpool *p)
     return s;
 }
 
+/* Connects that take longer than they should: nobody is to rely on them while something else might serve. */
+static int overdue_connects(pqpool *p, pqp_time now)
+{
+    int n = 0;
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_CONNECTING].head; s; s = s->link.next) {
+        n += s->since + CONNECT_OVERDUE <= now;
+        if (s->since + CONNECT_OVERDUE > now)
+            pqp_fleet_due_locked(p, s->since + CONNECT_OVERDUE);
+    }
+    return n;
+}
+
 /* The newest lane gives way to a caller that nothing else will serve. The last one only while it is idle, or
  * when it holds the only connection there may be, or for one who must not stand behind what runs there: else
  * statements and leases would take it from each other. */
-static void drain_for_owners(pqpool *p)
+static void drain_for_owners(pqpool *p, pqp_time now)
 {
-    int unserved = p->queue.owners.count - pqp_fleet_underway_locked(p, true);
     if (pqp_peek(&p->lane_wanted))
         pqp_store(&p->lane_wanted, 0);
+    if (p->queue.owners.count == 0)
+        return;
+    int overdue = overdue_connects(p, now);
+    int unserved = p->queue.owners.count - (pqp_fleet_underway_locked(p, true) - overdue);
     /* While no connect succeeds, what there is is all there may be. */
-    int64_t most = p->failures > 0 ? pqp_fleet_live_locked(p) : p->options.max_size;
+    int64_t most = p->failures > 0 || overdue > 0 ? pqp_fleet_live_locked(p) : p->options.max_size;
     while (unserved-- > 0 && pqp_slots_total(&p->slots) >= most) {
         pqp_slot *newest = newest_shared(p);
         if (!newest)
@@ -306,7 +333,7 @@ void pqp_pool_settle_locked(pqpool *p)
             place_sharers(p, now);
         serve_waiters(p, now);
         order_connects(p, now);
-        drain_for_owners(p);
+        drain_for_owners(p, now);
     }
     trim(p);
     p->idle_all_along = PQP_MIN(p->idle_all_along, in(p, PQP_SLOT_IDLE));
@@ -441,7 +468,7 @@ void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, 
     pqp_time now = pqp_now();
     /* One that began before another failed says nothing new: a server with room for one more is still
      * full. */
-    if (slot->since >= p->failed_at)
+    if (slot->since >= p->failed_at && !pqp_load(&p->rejecting))
         p->failures = 0;
     p->refused = false;
     slot->conn = conn;
@@ -483,7 +510,8 @@ void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_erro
     hold_back(p, now, for_good ? RETRY_REFUSED : RETRY_IDLE);
     p->last_failure = *why;
     p->grow = false;
-    p->warm = 0;
+    if (for_good)
+        p->warm = 0;
     pqp_fleet_due_locked(p, p->next_attempt);
     PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
     int live = pqp_fleet_live_locked(p);
@@ -531,6 +559,7 @@ void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
     }
     p->kick = true; /* the server may have hung up meanwhile */
     mind_age(p, slot, now);
+    pqp_pool_accept_locked(p);
     if (slot->waiter)
         put_alone(p, slot->waiter, slot, now);
     else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))

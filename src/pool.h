@@ -24,6 +24,8 @@ void pqp_pool_feel_pressure(pqpool *p, const pqp_choice *seen, pqp_time now);
 pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, const pqp_turn *turn, const pqp_site *site);
 /* Closes a connection that a check refused: the next connect waits a little, as after one that failed. */
 void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
+/* One is good after all. */
+void pqp_pool_accept_locked(pqpool *p);
 
 /* Serves nobody any more, or serves again. */
 void pqp_pool_suspend_locked(pqpool *p, bool suspended);
