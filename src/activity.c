@@ -46,10 +46,10 @@ static bool ask_kernel(int fd, struct tcp_info *info)
            size >= offsetof(struct tcp_info, tcpi_bytes_sent) + sizeof info->tcpi_bytes_sent;
 }
 
-static void note_sent(pqp_activity *a)
+static void note_sent(pqp_activity *a, int fd)
 {
     struct tcp_info info;
-    pqp_poke(&a->sent_then, ask_kernel(a->fd, &info) ? (int64_t)info.tcpi_bytes_sent : -1);
+    pqp_poke(&a->sent_then, ask_kernel(fd, &info) ? (int64_t)info.tcpi_bytes_sent : -1);
 }
 
 static int on_libpq_event(PGEventId id, void *info, void *arg)
@@ -66,8 +66,8 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     pqp_poke(&a->answered_at, pqp_now());
     if (PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there may be more under way */
         pqp_poke(&a->sent_then, -1);
-    else if (a->tcp)
-        note_sent(a);
+    else if (pqp_peek(&a->via) >= 0)
+        note_sent(a, pqp_peek(&a->via));
     pqp_add(&a->answers, 1);
     return 1;
 }
@@ -78,10 +78,11 @@ void pqp_activity_watch(pqp_activity *a, PGconn *conn)
         return;
     struct sockaddr_storage peer;
     socklen_t size = sizeof peer;
-    a->fd = PQsocket(conn);
-    a->tcp = getpeername(a->fd, (struct sockaddr *)&peer, &size) == 0 && peer.ss_family != AF_UNIX;
-    if (a->tcp)
-        note_sent(a);
+    int fd = PQsocket(conn);
+    bool tcp = getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && peer.ss_family != AF_UNIX;
+    if (tcp)
+        note_sent(a, fd);
+    pqp_store(&a->via, tcp ? fd : PQP_VIA_PROCESS);
     a->registered = PQregisterEventProc(conn, on_libpq_event, "pqpool", a);
 }
 
@@ -93,6 +94,7 @@ void pqp_activity_share(pqp_activity *a, bool shared)
 void pqp_activity_forget(pqp_activity *a)
 {
     a->registered = false;
+    pqp_store(&a->via, PQP_VIA_NOTHING);
 }
 
 void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
@@ -110,11 +112,11 @@ void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
 /* ---- a look ---- */
 
 /* TCP: whether anything was sent since the last answer. */
-static bool look_at_socket(const pqp_activity *a, pqp_sight *seen)
+static bool look_at_socket(pqp_activity *a, int fd, pqp_sight *seen)
 {
     struct tcp_info info;
-    int64_t sent_then = pqp_peek(&((pqp_activity *)a)->sent_then);
-    if (sent_then < 0 || !ask_kernel(a->fd, &info))
+    int64_t sent_then = pqp_peek(&a->sent_then);
+    if (sent_then < 0 || !ask_kernel(fd, &info))
         return false;
     bool running = (int64_t)info.tcpi_bytes_sent > sent_then;
     seen->state = running ? PQPOOL_HOLDER_RUNNING : PQPOOL_HOLDER_IDLE;
@@ -158,13 +160,15 @@ static bool is_idle(pqpool_holder_state state)
     return state == PQPOOL_HOLDER_IDLE || state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
 }
 
-pqp_sight pqp_activity_look(const pqp_activity *a, int backend_pid)
+pqp_sight pqp_activity_look(pqp_activity *a, int backend_pid)
 {
     pqp_sight seen = {.at = pqp_now(), .state = PQPOOL_HOLDER_UNKNOWN};
-    pqp_time answered_at = pqp_peek(&((pqp_activity *)a)->answered_at);
-    if (a->tcp ? !look_at_socket(a, &seen) : !look_at_process(backend_pid, &seen))
+    pqp_time answered_at = pqp_peek(&a->answered_at);
+    int via = pqp_load(&a->via);
+    if (via == PQP_VIA_NOTHING ||
+        (via == PQP_VIA_PROCESS ? !look_at_process(backend_pid, &seen) : !look_at_socket(a, via, &seen)))
         return seen;
-    if (seen.state == PQPOOL_HOLDER_IDLE && pqp_peek(&((pqp_activity *)a)->in_transaction))
+    if (seen.state == PQPOOL_HOLDER_IDLE && pqp_peek(&a->in_transaction))
         seen.state = PQPOOL_HOLDER_IDLE_IN_TRANSACTION;
     if (is_idle(seen.state) && seen.since == 0)
         seen.since = answered_at;

@@ -23,10 +23,11 @@
 #include <libpq-fe.h>
 #include <pqpool-ops.h>
 
+enum { PQP_VIA_PROCESS = -1, PQP_VIA_NOTHING = -2 };
+
 typedef struct pqp_activity {
-    bool registered; /* with the connection there is now; its user's */
-    bool tcp;        /* constant from then on */
-    int fd;
+    bool registered;    /* with the connection there is now; its user's */
+    _Atomic int via;    /* what a look is at: the socket's descriptor, or one of the below */
     _Atomic int shared; /* it is used for a lane: no answer concerns us */
 
     /* Written by the lease's user, through libpq, read by anybody. */
@@ -61,7 +62,7 @@ void pqp_activity_forget(pqp_activity *a);
 void pqp_activity_begin_locked(pqp_activity *a, pqp_time now);
 
 /* Looks at a lease that has begun, from any thread, by its descriptor or its server process alone. No lock needed. */
-pqp_sight pqp_activity_look(const pqp_activity *a, int backend_pid);
+pqp_sight pqp_activity_look(pqp_activity *a, int backend_pid);
 /* Puts it to the account; the mutex is held. */
 void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen);
 

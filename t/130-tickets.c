@@ -166,7 +166,9 @@ static void *wait_main(void *arg)
 {
     waiting *w = arg;
     pthread_barrier_wait(&w->begins);
-    w->result = pqpool_wait(w->ticket, -1, &w->err);
+    do /* the other thread may be looking just now */
+        w->result = pqpool_wait(w->ticket, -1, &w->err);
+    while (w->err.code == PQPOOL_EBUSY);
     return NULL;
 }
 
