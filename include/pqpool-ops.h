@@ -179,6 +179,7 @@ const char *pqpool_holder_state_name(int state); /* "idle in transaction" ...; s
  * server's process (on the same machine). working_us + idle_us + idle_tx_us is what could be told apart of held_us.
  * sql, and LOCKED with blocked_by, are the server's word (pqpool_holders with ask_ms).
  */
+#define PQPOOL_FRAMES 16
 typedef struct pqpool_holder {
     size_t size;
     int32_t connection, backend_pid;
@@ -196,6 +197,8 @@ typedef struct pqpool_holder {
     char sql[239];       /* what runs, or ran last, by the server's word; "" if it was not asked */
     int32_t blocked_by;  /* LOCKED: the backend that holds the lock; 0: not known */
     char text[480];      /* all of it in one line */
+    int32_t n_frames;    /* with the option backtrace: the call stack that acquired it, innermost first */
+    void *frames[PQPOOL_FRAMES];
 } pqpool_holder;
 
 /* The leases that are out, the longest held first; holders[n] is NULL. */

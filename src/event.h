@@ -11,7 +11,7 @@
 #include "base.h"
 #include <pqpool-ops.h>
 
-enum { PQP_EVENT_RING = 512, PQP_EVENT_TEXT = 480 };
+enum { PQP_EVENT_RING = 512, PQP_EVENT_TEXT = 960 };
 
 /* A caller: his place in his source (file: NULL if not known; it lives as long as the pool) and his thread. */
 typedef struct pqp_site {

@@ -18,6 +18,7 @@ static void mirror_options(pqpool *p)
     pqp_store(&p->slow_lane_time, o->slow_lane_threshold > 0 ? o->slow_lane_threshold * PQP_MS : PQP_NEVER);
     pqp_store(&p->depth, (int)o->pipeline_depth);
     pqp_store(&p->test_on_borrow, o->test_on_borrow != 0);
+    pqp_store(&p->backtrace, o->backtrace != 0);
     pqp_store(&p->lanes_limit, PQP_MIN(o->shared_max, PQP_MAX(1, o->max_size - 1)));
     pqp_store(&p->events.level, (int)o->log_level);
 }
@@ -395,7 +396,7 @@ void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_
 {
     slot->site = *site;
     slot->thread_name[0] = slot->sql[0] = '\0';
-    slot->blocked_by = 0;
+    slot->blocked_by = slot->n_frames = 0;
     slot->leaked = slot->leak_untold = false;
     pqp_activity_begin_locked(&slot->activity, now);
     pqp_fleet_due_locked(

@@ -50,13 +50,13 @@ struct pqpool {
     _Atomic int64_t pressure_since;                                    /* ns; 0: none */
     _Atomic int64_t acquire_timeout_ms, statement_timeout_ms, slow_ms; /* mirrors of options */
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
-    _Atomic int depth, test_on_borrow; /* the same */
-    _Atomic int sharers_waiting;       /* statements that wait for room: new ones go behind them */
-    _Atomic int calls_inside;          /* exported functions running in it */
-    _Atomic int promised;              /* tickets and callbacks that are out */
-    _Atomic int closed;                /* mirrors closing */
-    _Atomic int rejecting;             /* connections come up, and are refused before anybody has used one */
-    _Atomic int lane_wanted;           /* a lease waits until the last lane is idle: settle when it is */
+    _Atomic int depth, test_on_borrow, backtrace; /* the same */
+    _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
+    _Atomic int calls_inside;                     /* exported functions running in it */
+    _Atomic int promised;                         /* tickets and callbacks that are out */
+    _Atomic int closed;                           /* mirrors closing */
+    _Atomic int rejecting;   /* connections come up, and are refused before anybody has used one */
+    _Atomic int lane_wanted; /* a lease waits until the last lane is idle: settle when it is */
 
     pqp_mutex mu;
     /* guarded by mu */

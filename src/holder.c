@@ -112,6 +112,8 @@ void pqp_holder_describe_locked(const pqp_slot *slot, pqp_time now, pqpool_holde
     memcpy(h->last_answer, &tag, sizeof tag);
     memcpy(h->thread_name, slot->thread_name, sizeof h->thread_name);
     memcpy(h->sql, slot->sql, sizeof h->sql);
+    h->n_frames = slot->n_frames;
+    memcpy(h->frames, slot->frames, (size_t)slot->n_frames * sizeof *h->frames);
     char site[200];
     put_site(h, site, sizeof site);
     int at = snprintf(h->text, sizeof h->text,

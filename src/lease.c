@@ -4,6 +4,7 @@
 
 #include "admission.h"
 #include "connector.h"
+#include "trace.h"
 
 #define TEST_TIME (5 * PQP_SECOND)
 #define TEST_BYPASS (500 * PQP_MS) /* used this lately, a connection needs no round trip to be trusted */
@@ -38,7 +39,11 @@ static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline)
  * needs, which is the way into a pool-lock. */
 static void note_begin(pqpool *p, pqp_slot *slot)
 {
+    void *frames[PQPOOL_FRAMES];
+    int n = pqp_load(&p->backtrace) ? pqp_trace_take(frames, PQPOOL_FRAMES) : 0;
     pqp_pool_lock(p);
+    memcpy(slot->frames, frames, (size_t)n * sizeof *frames);
+    slot->n_frames = n;
     pqp_pool_accept_locked(p);
     const pqp_slot *first = pqp_holder_mine_locked(p);
     slot->site.thread = pqp_thread();
@@ -59,7 +64,8 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     if (flaw == PQPOOL_CLOSE_NONE) {
         pqp_activity_watch(&slot->activity, slot->conn);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
-        if (slot->site.thread == 0 || pqp_holder_maybe() || pqp_load(&p->rejecting))
+        if (slot->site.thread == 0 || pqp_holder_maybe() || pqp_load(&p->rejecting) ||
+            pqp_load(&p->backtrace))
             note_begin(p, slot);
         pqp_holder_took(slot);
         return NULL;

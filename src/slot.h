@@ -44,11 +44,13 @@ typedef struct pqp_slot {
     int fd, backend_pid; /* as they were when the connection was made */
     int32_t id;          /* the connection's number for people; never used twice */
     pqp_time made_at;
-    pqp_time expires;          /* end of life: max_lifetime, with jitter */
-    int64_t uses;              /* leases so far */
-    _Atomic uintptr_t holder;  /* of LEASED: stands for the thread that took it (holder.h) */
-    pqp_site site;             /* of LEASED: who asked for it */
-    pqp_activity activity;     /* of LEASED: what he makes of it */
+    pqp_time expires;            /* end of life: max_lifetime, with jitter */
+    int64_t uses;                /* leases so far */
+    _Atomic uintptr_t holder;    /* of LEASED: stands for the thread that took it (holder.h) */
+    pqp_site site;               /* of LEASED: who asked for it */
+    pqp_activity activity;       /* of LEASED: what he makes of it */
+    void *frames[PQPOOL_FRAMES]; /* of LEASED: how its holder came to acquire it */
+    int n_frames;
     char thread_name[16];      /* of LEASED, when it has lasted a while */
     bool leaked;               /* of LEASED: older than leak_threshold, and counted */
     bool leak_untold;          /* the same, still to be told of */

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "trace.h"
+
 /* ---- leaks ---- */
 
 static void tell_leaks(pqpool *p)
@@ -13,9 +15,12 @@ static void tell_leaks(pqpool *p)
         if (!s->leak_untold)
             continue;
         pqpool_holder h;
-        char doing[PQP_EVENT_TEXT];
+        char doing[PQP_EVENT_TEXT], trace[PQP_EVENT_TEXT / 2];
         pqp_holder_describe_locked(s, now, &h);
         pqp_holder_doing(&h, doing, sizeof doing);
+        pqp_trace_text(h.frames, h.n_frames, trace, sizeof trace);
+        size_t at = strlen(doing);
+        snprintf(doing + at, sizeof doing - at, "%s%s", *trace ? "; acquired by " : "", trace);
         s->leak_untold = false;
         PQP_TELL(p, PQPOOL_EVENT_LEAK, s, doing, .hold_us = h.held_us, .idle_tx_us = h.idle_tx_us);
     }

@@ -70,6 +70,7 @@ static void test_rows(void)
                                           {"slow_statement", "1s"},
                                           {"leak_threshold", "off"},
                                           {"idle_tx_threshold", "500ms"},
+                                          {"backtrace", "off"},
                                           {"log_level", "warn"},
                                           {"health_interval", "5min"},
                                           {"health_used", "80%"},

@@ -17,7 +17,7 @@ static int own_thread(void)
 
 typedef struct told {
     pqpool_event event;
-    char text[500], file[200];
+    char text[1000], file[200];
 } told;
 
 typedef struct listener {
@@ -274,6 +274,22 @@ static void leaks_that_wait(void)
     one(ctl, "drop table watch_lock");
 }
 
+static void backtraces(void)
+{
+    listener l;
+    pqpool *pool = listened(&l, "pool_leak_threshold=100ms pool_backtrace=on");
+    pqpool_lease lease = take(pool);
+    told t = nth(&l, PQPOOL_EVENT_LEAK, 1);
+    has(t.text, "122-watch.t(", "A12: with backtrace=on the report has the call stack: %s", t.text);
+    ok(first_holder(pool, 0).n_frames > 2, "A12: and so has the list of holders");
+    pqpool_set(pool, "backtrace", "off", NULL);
+    pqpool_release(&lease);
+    lease = take(pool);
+    is_int(first_holder(pool, 0).n_frames, 0, "A12: switched off, none is taken");
+    pqpool_release(&lease);
+    close_pool(pool);
+}
+
 /* ---- exhaustion ---- */
 
 static void exhaustion(void)
@@ -436,6 +452,7 @@ int main(void)
     wire_stop(proxy);
     leaks();
     leaks_that_wait();
+    backtraces();
     exhaustion();
     nesting();
     moving();
