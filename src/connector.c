@@ -72,11 +72,11 @@ static void connect_slot(pqp_job *job)
         return;
     }
     if (code == PQPOOL_OK) {
-        pqp_pool_connected_locked(p, job->slot, conn, fd, pid);
+        pqp_outcome_connected_locked(p, job->slot, conn, fd, pid);
         return;
     }
     bool tell = p->failures == 0 || strcmp(p->last_failure.message, why.message) != 0;
-    pqp_pool_connect_failed_locked(p, job->slot, &why, for_good);
+    pqp_outcome_connect_failed_locked(p, job->slot, &why, for_good);
     if (tell) { /* once for each kind of trouble, not once for each attempt */
         pqp_pool_unlock(p);
         log_failure(p, &why);
@@ -126,7 +126,7 @@ static void share_slot(pqp_job *job)
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
         bool lost = !job->fresh && !pqp_session_lives(job->conn); /* one that just came up is no good */
         pqp_pool_lock(p);
-        pqp_pool_unclean_locked(p, job->slot, lost);
+        pqp_outcome_unclean_locked(p, job->slot, lost);
         return;
     }
     const char *why_not =
@@ -141,9 +141,9 @@ static void share_slot(pqp_job *job)
     }
     pqp_pool_lock(p);
     if (why_not)
-        pqp_pool_unshareable_locked(p, job->slot, why_not);
+        pqp_outcome_unshareable_locked(p, job->slot, why_not);
     else
-        pqp_pool_shared_locked(p, job->slot);
+        pqp_outcome_shared_locked(p, job->slot);
 }
 
 static void clean_slot(pqp_job *job)
@@ -155,7 +155,7 @@ static void clean_slot(pqp_job *job)
     pqp_pool_lock(p);
     job->slot->fresh = clean;
     if (clean)
-        pqp_pool_cleaned_locked(p, job->slot);
+        pqp_outcome_cleaned_locked(p, job->slot);
     else
         pqp_fleet_scrap_locked(p, job->slot, PQPOOL_CLOSE_RESET_FAILED);
 }
@@ -175,7 +175,7 @@ static void survey(pqpool *p, pqp_slot *slot, PGconn *conn, bool all, pqp_time d
     pqp_watch_heard_locked(p, rows, n);
     slot->probed = pqp_now();
     if (answers)
-        pqp_pool_cleaned_locked(p, slot);
+        pqp_outcome_cleaned_locked(p, slot);
     else
         pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_PROBE_FAILED);
 }
@@ -189,7 +189,7 @@ static void close_slot(pqp_job *job)
 {
     PQfinish(job->conn);
     pqp_pool_lock(job->pool);
-    pqp_pool_emptied_locked(job->pool, job->slot);
+    pqp_outcome_emptied_locked(job->pool, job->slot);
 }
 
 static void *run(void *arg)
@@ -303,7 +303,7 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
                    "holds it up");
         s->job->orphaned = true;
         p->jobs--;
-        pqp_pool_connect_failed_locked(p, s, &why, false);
+        pqp_outcome_connect_failed_locked(p, s, &why, false);
     }
 }
 
@@ -319,7 +319,7 @@ void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, 
     pqp_pool_lock(p);
     slot->fresh = clean && level >= PQP_RESET_CLEAN;
     if (clean)
-        pqp_pool_cleaned_locked(p, slot);
+        pqp_outcome_cleaned_locked(p, slot);
     else
         pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED);
     pqp_pool_unlock(p);

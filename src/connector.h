@@ -5,6 +5,7 @@
 #ifndef PQP_CONNECTOR_H
 #define PQP_CONNECTOR_H
 
+#include "outcome.h"
 #include "pool.h"
 #include "watch.h"
 

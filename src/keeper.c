@@ -138,10 +138,10 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
                 s->lane->why.message);
     pqp_pool_lock(p);
     if (may_be_vacated(s, &t))
-        pqp_pool_vacated_locked(p, s,
-                                t.dead        ? PQPOOL_CLOSE_LOST
-                                : t.condemned ? PQPOOL_CLOSE_CHANGED
-                                              : PQPOOL_CLOSE_NONE);
+        pqp_outcome_vacated_locked(p, s,
+                                   t.dead        ? PQPOOL_CLOSE_LOST
+                                   : t.condemned ? PQPOOL_CLOSE_CHANGED
+                                                 : PQPOOL_CLOSE_NONE);
     pqp_pool_unlock(p);
 }
 

@@ -44,7 +44,7 @@ static void note_begin(pqpool *p, pqp_slot *slot)
     pqp_pool_lock(p);
     memcpy(slot->frames, frames, (size_t)n * sizeof *frames);
     slot->n_frames = n;
-    pqp_pool_accept_locked(p);
+    pqp_outcome_accepted_locked(p);
     const pqp_slot *first = pqp_holder_mine_locked(p);
     slot->site.thread = pqp_thread();
     if (first) {
@@ -74,7 +74,7 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     if (flaw == PQPOOL_CLOSE_LOST_IDLE || pqp_load(&slot->suspect))
         pqp_fleet_scrap_locked(p, slot, flaw);
     else
-        pqp_pool_reject_locked(p, slot, flaw);
+        pqp_outcome_rejected_locked(p, slot, flaw);
     pqp_pool_unlock(p);
     return pqp_close_text(flaw);
 }
@@ -208,7 +208,7 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
     if (e.reason != PQPOOL_CLOSE_NONE)
         pqp_fleet_scrap_locked(p, e.slot, e.reason);
     else
-        pqp_pool_cleaned_locked(p, e.slot);
+        pqp_outcome_cleaned_locked(p, e.slot);
     pqp_pool_unlock(p);
     return PQPOOL_OK;
 }

@@ -95,42 +95,35 @@ void pqpool_holders_free(pqpool_holder_list *list)
 
 /* ---- control ---- */
 
-static pqpool_code suspend(pqpool *pool, bool suspended)
+/* Something that is done to the pool as a whole, unless it is closed. */
+static pqpool_code control(pqpool *pool, void (*act_locked)(pqpool *))
 {
     pqpool_code code = pqp_life_check(pool, NULL);
     if (code != PQPOOL_OK)
         return code;
     pqp_life_enter(pool);
     pqp_pool_lock(pool);
-    bool closed = pool->closing;
-    if (!closed)
-        pqp_pool_suspend_locked(pool, suspended);
+    if (pool->closing)
+        code = PQPOOL_ECLOSED;
+    else
+        act_locked(pool);
     pqp_pool_unlock(pool);
-    return pqp_life_leave(pool, closed ? PQPOOL_ECLOSED : PQPOOL_OK);
+    return pqp_life_leave(pool, code);
 }
 
 pqpool_code pqpool_suspend(pqpool *pool)
 {
-    return suspend(pool, true);
+    return control(pool, pqp_pool_suspend_locked);
 }
 
 pqpool_code pqpool_resume(pqpool *pool)
 {
-    return suspend(pool, false);
+    return control(pool, pqp_pool_resume_locked);
 }
 
 pqpool_code pqpool_evict(pqpool *pool)
 {
-    pqpool_code code = pqp_life_check(pool, NULL);
-    if (code != PQPOOL_OK)
-        return code;
-    pqp_life_enter(pool);
-    pqp_pool_lock(pool);
-    bool closed = pool->closing;
-    if (!closed)
-        pqp_pool_evict_locked(pool);
-    pqp_pool_unlock(pool);
-    return pqp_life_leave(pool, closed ? PQPOOL_ECLOSED : PQPOOL_OK);
+    return control(pool, pqp_pool_evict_locked);
 }
 
 /* An option that is fixed may be named with the value it has. */

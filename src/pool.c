@@ -1,12 +1,5 @@
-/* pool: composition and policy; the one mover of slot states. pool.h says how it works. */
+/* pool: policy; pool.h says how it works. */
 #include "pool.h"
-
-#include <sys/epoll.h>
-
-/* While somebody waits: one probe this often; otherwise, and when a login was refused, more slowly. */
-#define RETRY_WAITED (50 * PQP_MS)
-#define RETRY_IDLE (250 * PQP_MS)
-#define RETRY_REFUSED (1000 * PQP_MS)
 
 /* After this long a connect is not relied on where a shared connection could give way. */
 #define CONNECT_OVERDUE (100 * PQP_MS)
@@ -14,31 +7,6 @@
 static int in(const pqpool *p, pqp_slot_state state)
 {
     return pqp_fleet_in(p, state);
-}
-
-static void hold_back(pqpool *p, pqp_time now, pqp_time pause)
-{
-    p->failures++;
-    p->failed_at = now;
-    p->next_attempt = now + pqp_jitter(pause, 20);
-    p->next_attempt_waited = p->refused ? p->next_attempt : now + pqp_jitter(RETRY_WAITED, 20);
-}
-
-void pqp_pool_reject_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
-{
-    pqp_time now = pqp_now();
-    pqp_fleet_scrap_locked(p, slot, reason);
-    pqp_store(&p->rejecting, 1);
-    hold_back(p, now, RETRY_WAITED);
-    pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", pqp_close_text(reason));
-}
-
-void pqp_pool_accept_locked(pqpool *p)
-{
-    if (!pqp_load(&p->rejecting))
-        return;
-    pqp_store(&p->rejecting, 0);
-    p->failures = 0;
 }
 
 pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, const pqp_turn *turn, const pqp_site *site)
@@ -83,7 +51,7 @@ static void put_on_lane(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
     pqp_fleet_nudge_locked(p, slot);
 }
 
-static void put_alone(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
+void pqp_pool_put_alone_locked(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
 {
     slot->busy = true;
     slot->waiter = NULL;
@@ -93,7 +61,7 @@ static void put_alone(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
     put_on_lane(p, w, slot, now);
 }
 
-static void fail_list(pqpool *p, pqp_waiter_list *list, const pqpool_error *why)
+void pqp_pool_fail_list_locked(pqpool *p, pqp_waiter_list *list, const pqpool_error *why)
 {
     for (pqp_waiter *w; (w = list->head);)
         pqp_fleet_fail_locked(p, w, why);
@@ -101,8 +69,8 @@ static void fail_list(pqpool *p, pqp_waiter_list *list, const pqpool_error *why)
 
 void pqp_pool_fail_waiters_locked(pqpool *p, const pqpool_error *why)
 {
-    fail_list(p, &p->queue.sharers, why);
-    fail_list(p, &p->queue.owners, why);
+    pqp_pool_fail_list_locked(p, &p->queue.sharers, why);
+    pqp_pool_fail_list_locked(p, &p->queue.owners, why);
     for (pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
         if (s->waiter)
             pqp_fleet_fail_locked(p, s->waiter, why);
@@ -169,7 +137,7 @@ static void use_parked(pqpool *p, pqp_time now)
     while ((slot = parked_lane(p)) &&
            (w = pqp_queue_first(&p->queue, pqp_fleet_lane_needed_locked(p, now)))) {
         if (w->want == PQP_WANT_ALONE)
-            put_alone(p, w, slot, now);
+            pqp_pool_put_alone_locked(p, w, slot, now);
         else if (w->want == PQP_WANT_LEASE && p->queue.owners.count > pqp_fleet_underway_locked(p, true))
             pqp_fleet_drain_locked(p, slot);
         else if (w->want == PQP_WANT_LEASE || !open_parked(p, slot))
@@ -339,13 +307,21 @@ void pqp_pool_settle_locked(pqpool *p)
     p->idle_all_along = PQP_MIN(p->idle_all_along, in(p, PQP_SLOT_IDLE));
 }
 
-void pqp_pool_suspend_locked(pqpool *p, bool suspended)
+void pqp_pool_suspend_locked(pqpool *p)
 {
-    if (p->suspended == suspended)
+    if (p->suspended)
         return;
-    p->suspended = suspended;
-    p->suspensions += suspended;
-    PQP_TELL(p, suspended ? PQPOOL_EVENT_SUSPEND : PQPOOL_EVENT_RESUME, NULL, NULL);
+    p->suspended = true;
+    p->suspensions++;
+    PQP_TELL(p, PQPOOL_EVENT_SUSPEND, NULL, NULL);
+}
+
+void pqp_pool_resume_locked(pqpool *p)
+{
+    if (!p->suspended)
+        return;
+    p->suspended = false;
+    PQP_TELL(p, PQPOOL_EVENT_RESUME, NULL, NULL);
 }
 
 void pqp_pool_evict_locked(pqpool *p)
@@ -452,190 +428,4 @@ void pqp_pool_feel_pressure(pqpool *p, const pqp_choice *seen, pqp_time now)
     pqp_pool_lock(p);
     p->grow = true;
     pqp_pool_unlock(p);
-}
-
-/* ---- what jobs report ---- */
-
-/* Makes sure the keeper is there when an unused connection has reached its age. */
-static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
-{
-    pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
-    pqp_fleet_due_locked(p, PQP_MIN(slot->expires, now + idle_timeout));
-}
-
-void pqp_pool_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int fd, int backend_pid)
-{
-    pqp_time now = pqp_now();
-    /* One that began before another failed says nothing new: a server with room for one more is still
-     * full. */
-    if (slot->since >= p->failed_at && !pqp_load(&p->rejecting))
-        p->failures = 0;
-    p->refused = false;
-    slot->conn = conn;
-    slot->fd = fd;
-    slot->backend_pid = backend_pid;
-    slot->id = ++p->connection_ids;
-    slot->expires = p->options.max_lifetime > 0
-                        ? now + pqp_jitter(p->options.max_lifetime * PQP_MS / 100 * 95, 5)
-                        : PQP_NEVER;
-    slot->made_at = now;
-    slot->uses = 0;
-    slot->fresh = true;
-    slot->probed = now;
-    slot->job = NULL;
-    pqp_activity_forget(&slot->activity);
-    pqp_store(&slot->suspect, 0);
-    pqp_histogram_count(&p->create, (now - slot->since) / 1000);
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
-    mind_age(p, slot, now);
-    p->connects++;
-    PQP_TELL(p, PQPOOL_EVENT_CONNECT, slot, NULL);
-    struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
-    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
-                    &watch); /* unwatched, it is only found dead later */
-    if (slot->era != p->era) /* begun before everything was evicted */
-        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
-    pqp_cond_broadcast(&p->changed);
-}
-
-void pqp_pool_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_error *why, bool for_good)
-{
-    pqp_time now = pqp_now();
-    if (slot) {
-        slot->job = NULL;
-        pqp_slot_move(&p->slots, slot, PQP_SLOT_EMPTY, now);
-    }
-    p->connect_failures++;
-    p->refused = for_good;
-    hold_back(p, now, for_good ? RETRY_REFUSED : RETRY_IDLE);
-    p->last_failure = *why;
-    p->grow = false;
-    if (for_good)
-        p->warm = 0;
-    pqp_fleet_due_locked(p, p->next_attempt);
-    PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
-    int live = pqp_fleet_live_locked(p);
-    bool none_comes = !p->options.wait && in(p, PQP_SLOT_CONNECTING) == 0;
-    if (live == 0 && (for_good || none_comes)) {
-        pqp_pool_fail_waiters_locked(p, why);
-    } else if (none_comes) {
-        pqpool_error busy;
-        pqp_refuse(&busy, PQPOOL_ENOWAIT,
-                   "all %d connections are taken, and wait=off; one more could not be made: %s", live,
-                   why->message);
-        pqp_pool_fail_waiters_locked(p, &busy);
-    }
-    pqp_cond_broadcast(&p->changed);
-}
-
-/* It did not become a lane. Who had it made for himself waits on, where he stood. */
-static void give_up_sharing(pqpool *p, pqp_slot *slot)
-{
-    pqp_waiter *w = slot->waiter;
-    slot->to_lane = slot->alone = false;
-    slot->waiter = NULL;
-    if (!w)
-        return;
-    bool announced = w->announced;
-    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since, .stood = true});
-    w->announced = announced;
-}
-
-void pqp_pool_shared_locked(pqpool *p, pqp_slot *slot)
-{
-    pqp_time now = pqp_now();
-    slot->job = NULL;
-    slot->to_lane = false;
-    slot->quiet_since = now;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_LANE, now);
-    if (p->closing) { /* not closed at once: a caller who still knows the lane from before may have come in */
-        pqp_fleet_drain_locked(p, slot);
-        return;
-    }
-    if (slot->told_timeout != p->options.statement_timeout || slot->era != p->era) { /* meanwhile */
-        give_up_sharing(p, slot);
-        pqp_fleet_drain_locked(p, slot);
-        return;
-    }
-    p->kick = true; /* the server may have hung up meanwhile */
-    mind_age(p, slot, now);
-    pqp_pool_accept_locked(p);
-    if (slot->waiter)
-        put_alone(p, slot->waiter, slot, now);
-    else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))
-        pqp_fleet_drain_locked(p, slot);
-    else if (!slot->alone)
-        pqp_lane_admit(slot->lane); /* settle() puts on it what waits */
-}
-
-void pqp_pool_unclean_locked(pqpool *p, pqp_slot *slot, bool lost)
-{
-    give_up_sharing(p, slot);
-    if (lost)
-        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_LOST_IDLE);
-    else
-        pqp_pool_reject_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED);
-}
-
-void pqp_pool_unshareable_locked(pqpool *p, pqp_slot *slot, const char *text)
-{
-    pqpool_error why;
-    pqp_refuse(&why, PQPOOL_ECONNECT, "the connection can't be shared: %s", text);
-    if (slot->waiter)
-        pqp_fleet_fail_locked(p, slot->waiter, &why);
-    give_up_sharing(p, slot);
-    pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_UNSHAREABLE);
-    if (pqp_fleet_lanes_open_locked(p, pqp_now()) == 0)
-        fail_list(p, &p->queue.sharers, &why);
-}
-
-void pqp_pool_alone_over_locked(pqpool *p, pqp_lane *lane)
-{
-    pqp_slot *slot = slot_of_lane(p, lane);
-    if (!slot) /* it drains already; the keeper looks when its last caller has gone */
-        return;
-    slot->busy = false;
-    slot->quiet_since = pqp_now();
-    mind_age(p, slot, slot->quiet_since);
-    if (pqp_load(&lane->load) > 0 || pqp_load(&lane->ended)) /* given up in flight, or lost */
-        pqp_fleet_drain_locked(p, slot);
-}
-
-void pqp_pool_cleaned_locked(pqpool *p, pqp_slot *slot)
-{
-    pqp_time now = pqp_now();
-    slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
-    p->kick |= pqp_load(&slot->suspect) != 0; /* the server hung up meanwhile: the keeper closes it */
-    mind_age(p, slot, now);
-    if (slot->era != p->era)
-        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
-    pqp_cond_broadcast(&p->changed);
-}
-
-void pqp_pool_emptied_locked(pqpool *p, pqp_slot *slot)
-{
-    slot->job = NULL;
-    slot->conn = NULL;
-    slot->fd = -1;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_EMPTY, pqp_now());
-    pqp_cond_broadcast(&p->changed);
-}
-
-void pqp_pool_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
-{
-    if (slot->state == PQP_SLOT_LANE)
-        pqp_fleet_drain_locked(p, slot);
-    if (reason == PQPOOL_CLOSE_NONE && p->closing)
-        reason = PQPOOL_CLOSE_POOL_CLOSED;
-    else if (reason == PQPOOL_CLOSE_NONE && slot->era != p->era)
-        reason = PQPOOL_CLOSE_EVICTED;
-    if (reason != PQPOOL_CLOSE_NONE) {
-        pqp_fleet_scrap_locked(p, slot, reason);
-        return;
-    }
-    slot->to_lane = slot->alone = false;
-    slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
-    p->kick = true;
 }

@@ -3,6 +3,7 @@
 #include "admission.h"
 #include "check.h"
 #include "holder.h"
+#include "outcome.h"
 
 _Static_assert(sizeof(pqp_run) <= PQP_RUN_SIZE, "a run fits into the depot's objects");
 
@@ -296,7 +297,7 @@ static void leave_lane(pqp_run *r, pqp_lane *lane)
     pqpool *p = r->pool;
     if (r->alone) {
         pqp_pool_lock(p);
-        pqp_pool_alone_over_locked(p, lane);
+        pqp_outcome_alone_over_locked(p, lane);
         pqp_pool_unlock(p);
     }
     pqp_lane_unpin(lane);
