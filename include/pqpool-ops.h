@@ -177,7 +177,8 @@ const char *pqpool_holder_state_name(int state); /* "idle in transaction" ...; s
  * A lease that is out. Times that the pool has seen by itself cost its holder nothing: the answers he fetched (libpq's
  * event procedures), and for leases older than 100 ms now and then a look at the socket (TCP) or at the title of the
  * server's process (on the same machine). working_us + idle_us + idle_tx_us is what could be told apart of held_us.
- * sql, and LOCKED with blocked_by, are the server's word (pqpool_holders with ask_ms).
+ * sql, and LOCKED with blocked_by, are the server's word (pqpool_holders with ask_ms), until the next answer. Over TCP a
+ * string of several statements counts as idle from its first answer on.
  */
 #define PQPOOL_FRAMES 16
 typedef struct pqpool_holder {
@@ -210,8 +211,8 @@ typedef struct pqpool_holder_list {
 
 /*
  * Lists the leases that are out. ask_ms > 0: also asks the server, over a connection that is idle if there is one, for so
- * long at most, what the holders run and who blocks them. It blocks for that time at most, else not at all. The list is the
- * caller's to free. NULL: err says why. Thread-safe.
+ * long at most (but not less than 250 ms), what the holders run and who blocks them; for the 64 oldest. It blocks for that
+ * time at most, else not at all. The list is the caller's to free. NULL: err says why. Thread-safe.
  */
 pqpool_holder_list *pqpool_holders(pqpool *pool, int ask_ms, pqpool_error *err) PQPOOL_MUST_CHECK;
 void pqpool_holders_free(pqpool_holder_list *list); /* NULL is allowed */
@@ -285,7 +286,7 @@ typedef struct pqpool_health_data {
     int32_t total, in_use, idle, waiting, limit;
     int32_t utilisation;    /* in_use / limit, in % */
     int32_t idle_all_along; /* connections that were idle all the time since the last check */
-    int32_t peak_in_use;    /* since the last check */
+    int32_t peak_leased;    /* leases at a time, at most, since the last check */
     int64_t since_us;       /* how long ago that was; the first time: since the pool was opened */
     char text[512];         /* a line for each finding; "" when there is none */
 } pqpool_health_data;
@@ -293,7 +294,7 @@ typedef struct pqpool_health_data {
 
 /*
  * How the pool does, now. The pool checks by itself every health_interval, warns in the log and by an event, and begins a
- * new stretch for idle_all_along and peak_in_use; this call does not. PQPOOL_OK whether there are findings or not.
+ * new stretch for idle_all_along and peak_leased; this call does not. PQPOOL_OK whether there are findings or not.
  * EINVAL for NULL or a size of 0. Does not block. Thread-safe.
  */
 pqpool_code pqpool_health(pqpool *pool, pqpool_health_data *health);

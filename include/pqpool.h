@@ -188,7 +188,7 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
 
 /*
  * Whether a caller can get a connection, and its server answers: takes a lease, makes a round trip, gives it back. Blocks
- * at most timeout_ms. PQPOOL_OK; else as pqpool_acquire(), or ELOST when the server did not answer (the connection is then
+ * at most timeout_ms, and 50 ms where the server is slow to answer. PQPOOL_OK; else as pqpool_acquire(), or ELOST when the server did not answer (the connection is then
  * closed).
  */
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
@@ -239,7 +239,8 @@ typedef struct pqpool_acquire_options {
         *file; /* the caller's place in his source, for messages; NULL: not known. Not copied: a string */
     int line;  /* that lives as long as the pool, as __FILE__ does */
 } pqpool_acquire_options;
-#define PQPOOL_ACQUIRE .size = sizeof(pqpool_acquire_options), .file = __FILE__, .line = __LINE__
+#define PQPOOL_ACQUIRE .size = sizeof(pqpool_acquire_options)
+#define PQPOOL_HERE .file = __FILE__, .line = __LINE__ /* {PQPOOL_ACQUIRE, .timeout_ms = 100, PQPOOL_HERE} */
 
 /* The same with options; NULL: pqpool_acquire(). */
 pqpool_code pqpool_acquire_with(pqpool *pool, const pqpool_acquire_options *options, pqpool_lease *lease,

@@ -1,6 +1,5 @@
 #include "activity.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <libpq-events.h>
 #include <linux/tcp.h> /* netinet/tcp.h does not know what the kernel counts */
@@ -43,13 +42,18 @@ static bool ask_kernel(int fd, struct tcp_info *info)
     socklen_t size = sizeof *info;
     memset(info, 0, sizeof *info);
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
-           size >= offsetof(struct tcp_info, tcpi_bytes_sent) + sizeof info->tcpi_bytes_sent;
+           size >= offsetof(struct tcp_info, tcpi_bytes_retrans) + sizeof info->tcpi_bytes_retrans;
+}
+
+static int64_t bytes_sent(const struct tcp_info *info)
+{
+    return (int64_t)(info->tcpi_bytes_sent - info->tcpi_bytes_retrans);
 }
 
 static void note_sent(pqp_activity *a, int fd)
 {
     struct tcp_info info;
-    pqp_poke(&a->sent_then, ask_kernel(fd, &info) ? (int64_t)info.tcpi_bytes_sent : -1);
+    pqp_poke(&a->sent_then, ask_kernel(fd, &info) ? bytes_sent(&info) : -1);
 }
 
 static int on_libpq_event(PGEventId id, void *info, void *arg)
@@ -64,7 +68,9 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     pqp_poke(&a->tag, pack(tag));
     pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
-    if (PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there may be more under way */
+    ExecStatusType status = PQresultStatus(answer->result);
+    bool copy = status == PGRES_COPY_OUT || status == PGRES_COPY_IN || status == PGRES_COPY_BOTH;
+    if (copy || PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there is, or may be, more under way */
         pqp_poke(&a->sent_then, -1);
     else if (pqp_peek(&a->via) >= 0)
         note_sent(a, pqp_peek(&a->via));
@@ -84,6 +90,8 @@ void pqp_activity_watch(pqp_activity *a, PGconn *conn)
         note_sent(a, fd);
     pqp_store(&a->via, tcp ? fd : PQP_VIA_PROCESS);
     a->registered = PQregisterEventProc(conn, on_libpq_event, "pqpool", a);
+    if (!a->registered)
+        pqp_poke(&a->sent_then, -1);
 }
 
 void pqp_activity_share(pqp_activity *a, bool shared)
@@ -94,6 +102,7 @@ void pqp_activity_share(pqp_activity *a, bool shared)
 void pqp_activity_forget(pqp_activity *a)
 {
     a->registered = false;
+    pqp_poke(&a->shared, 0);
     pqp_store(&a->via, PQP_VIA_NOTHING);
 }
 
@@ -105,7 +114,7 @@ void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
     pqp_store(&a->answers, 0);
     a->looked_at = a->state_since = now;
     a->answers_then = 0;
-    a->state = PQPOOL_HOLDER_IDLE;
+    a->state = PQPOOL_HOLDER_UNKNOWN;
     a->working = a->idle = a->idle_tx = 0;
 }
 
@@ -118,7 +127,7 @@ static bool look_at_socket(pqp_activity *a, int fd, pqp_sight *seen)
     int64_t sent_then = pqp_peek(&a->sent_then);
     if (sent_then < 0 || !ask_kernel(fd, &info))
         return false;
-    bool running = (int64_t)info.tcpi_bytes_sent > sent_then;
+    bool running = bytes_sent(&info) > sent_then;
     seen->state = running ? PQPOOL_HOLDER_RUNNING : PQPOOL_HOLDER_IDLE;
     if (running)
         seen->since = seen->at - info.tcpi_last_data_sent * PQP_MS;
@@ -186,7 +195,8 @@ void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen)
         /* In this state since `from`; before that something else went on, which was work, unless nothing was fetched in
          * that time and nothing was asked. */
         pqp_time from = PQP_MAX(last, PQP_MIN(seen->since, seen->at)), now = seen->at;
-        bool was_idle = is_idle(a->state) && answers == a->answers_then;
+        bool was_idle = a->state != PQPOOL_HOLDER_RUNNING && a->state != PQPOOL_HOLDER_LOCKED &&
+                        answers == a->answers_then;
         pqp_time *before = !was_idle                                       ? &a->working
                            : a->state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION ? &a->idle_tx
                                                                            : &a->idle;
@@ -197,7 +207,7 @@ void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen)
         *then += now - from;
     }
     if (seen->state != a->state || answers != a->answers_then)
-        a->state_since = PQP_MAX(last, PQP_MIN(seen->since, seen->at));
+        a->state_since = seen->since > 0 ? PQP_MAX(last, PQP_MIN(seen->since, seen->at)) : seen->at;
     a->state = seen->state;
     a->answers_then = answers;
 }

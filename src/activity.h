@@ -13,7 +13,7 @@
  * the time before that counts as work, so that idle time is rather too short than too long.
  *
  * Tried and not taken: PQtransactionStatus() from another thread is a race; PQtrace() formats each row; asking the server
- * needs a connection, of which there is none when it matters most (holder.c asks where there is one).
+ * needs a connection, of which there is none when it matters most (watch.h asks where there is one).
  */
 #ifndef PQP_ACTIVITY_H
 #define PQP_ACTIVITY_H

@@ -53,7 +53,7 @@ static pqpool_code explain_timeout(pqpool *p, const pqp_waiter *w, int64_t waite
 static const pqp_waiter *waiter_of(const pqpool *p, int thread)
 {
     const pqp_waiter *w = p->queue.owners.head;
-    while (w && (w->want != PQP_WANT_LEASE || w->site.thread != thread))
+    while (w && ((w->want != PQP_WANT_LEASE && !w->holder) || w->site.thread != thread))
         w = w->link.next;
     return w;
 }
@@ -61,20 +61,20 @@ static const pqp_waiter *waiter_of(const pqpool *p, int thread)
 /* The newest waiter may have closed a circle: every connection is leased, by threads that all wait for one more. */
 static void note_pool_lock(pqpool *p, const pqp_waiter *w)
 {
-    char text[PQP_EVENT_TEXT] = "";
+    char text[PQP_EVENT_TEXT] = "", here[PQP_SITE_TEXT], there[PQP_SITE_TEXT];
     int at = 0;
-    if (!pqp_holder_maybe() || w->want != PQP_WANT_LEASE || in(p, PQP_SLOT_LEASED) < p->options.max_size)
+    if (!pqp_holder_maybe() || (w->want != PQP_WANT_LEASE && !w->holder) ||
+        in(p, PQP_SLOT_LEASED) < p->options.max_size)
         return;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
         const pqp_waiter *other = s->site.thread ? waiter_of(p, s->site.thread) : NULL;
         if (!other)
             return;
         if (at < (int)sizeof text)
-            at +=
-                snprintf(text + at, sizeof text - (size_t)at,
-                         "%sthread %d holds connection %d (%.60s:%d) and waits at %.60s:%d", at ? "; " : "",
-                         (int)s->site.thread, (int)s->id, s->site.file ? s->site.file : "?",
-                         (int)s->site.line, other->site.file ? other->site.file : "?", (int)other->site.line);
+            at += snprintf(
+                text + at, sizeof text - (size_t)at, "%sthread %d holds connection %d (%s) and waits at %s",
+                at ? "; " : "", (int)s->site.thread, (int)s->id, pqp_site_text(&s->site, here),
+                other->want == PQP_WANT_LEASE ? pqp_site_text(&other->site, there) : "a statement");
     }
     p->pool_locks++;
     PQP_TELL(p, PQPOOL_EVENT_POOL_LOCK, NULL, text);

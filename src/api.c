@@ -264,7 +264,7 @@ pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err)
     return pqp_life_leave(pool, pqp_lease_ping(pool, &site, deadline, err));
 }
 
-static pqpool_code end_lease(pqpool_lease *lease, bool discard)
+static pqpool_code end_lease(pqpool_lease *lease, pqpool_close_reason reason)
 {
     if (!lease || !lease->pool || !lease->conn)
         return PQPOOL_EINVAL;
@@ -273,17 +273,17 @@ static pqpool_code end_lease(pqpool_lease *lease, bool discard)
     if (code != PQPOOL_OK)
         return code;
     pqp_life_enter(pool);
-    return pqp_life_leave(pool, pqp_lease_end(pool, lease, discard));
+    return pqp_life_leave(pool, pqp_lease_end(pool, lease, reason));
 }
 
 pqpool_code pqpool_release(pqpool_lease *lease)
 {
-    return end_lease(lease, false);
+    return end_lease(lease, PQPOOL_CLOSE_NONE);
 }
 
 pqpool_code pqpool_discard(pqpool_lease *lease)
 {
-    return end_lease(lease, true);
+    return end_lease(lease, PQPOOL_CLOSE_DISCARDED);
 }
 
 void pqpool_release_auto(pqpool_lease *lease)

@@ -7,6 +7,7 @@
  * itself. */
 #define RESET_TIME (5 * PQP_SECOND)
 #define GRACE PQP_SECOND
+#define ASKING_TIME (250 * PQP_MS)
 
 /* One thread's errand. Guarded by the pool's mutex. */
 typedef struct pqp_job {
@@ -329,11 +330,13 @@ void pqp_connector_survey_here(pqpool *p, pqp_time deadline)
 {
     pqp_pool_lock(p);
     pqp_slot *slot = p->slots.in[PQP_SLOT_IDLE].tail;
+    pqp_time least =
+        pqp_now() + ASKING_TIME; /* in less a server that is well need not answer, and would be given up */
     if (slot && !p->closing) {
         pqp_slot_move(&p->slots, slot, PQP_SLOT_PROBING, pqp_now());
         slot->job = &here;
         pqp_mutex_unlock(&p->mu); /* nobody is served by this */
-        survey(p, slot, slot->conn, true, deadline);
+        survey(p, slot, slot->conn, true, PQP_MAX(deadline, least));
     }
     pqp_pool_unlock(p);
 }

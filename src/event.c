@@ -4,6 +4,18 @@
 #include <stdio.h>
 #include <unistd.h>
 
+const char *pqp_site_text(const pqp_site *site, char text[PQP_SITE_TEXT])
+{
+    enum { PATH = PQP_SITE_TEXT - 12 };
+    size_t length = site->file ? strlen(site->file) : 0;
+    if (site->file)
+        snprintf(text, PQP_SITE_TEXT, "%s:%d", site->file + (length > PATH ? length - PATH : 0),
+                 (int)site->line);
+    else
+        snprintf(text, PQP_SITE_TEXT, "place not known");
+    return text;
+}
+
 /*      event, its name, from which log level on it is a line in the log */
 #define EVENTS(X)                                                                                            \
     X(CONNECT, "connect", INFO)                                                                              \
@@ -151,12 +163,13 @@ static bool take(pqp_events *ev, pqp_event_note *note)
 /* An event as a line for people. */
 static void describe(const pqpool_event *e, char *line, size_t size)
 {
+    char site[PQP_SITE_TEXT];
     int at = snprintf(line, size, "%s:", pqpool_event_name(e->id));
 #define ADD(...) (at += at < (int)size ? snprintf(line + at, size - (size_t)at, __VA_ARGS__) : 0)
     if (e->connection)
         ADD(" connection %d (pid %d),", (int)e->connection, (int)e->backend_pid);
     if (e->file)
-        ADD(" %s:%d,", e->file, (int)e->line);
+        ADD(" %s,", pqp_site_text(&(pqp_site){e->file, e->line, 0}, site));
     if (e->thread)
         ADD(" thread %d,", (int)e->thread);
     if (e->wait_us)
@@ -225,6 +238,9 @@ void pqp_log(pqp_events *ev, pqpool_log_level level, const char *fmt, ...)
         ev->hooks.on_log ? 0 : snprintf(line, sizeof line, "pqpool[%s] %s: ", ev->pool_name, names[level]);
     vsnprintf(line + at, sizeof line - (size_t)at - 1, fmt, args);
     va_end(args);
+    for (char *c = line; *c; c++) /* SQL in it must not look like lines of its own */
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = ' ';
     if (ev->hooks.on_log) {
         ev->hooks.on_log((int)level, line, ev->hooks.arg);
         return;

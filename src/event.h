@@ -20,6 +20,10 @@ typedef struct pqp_site {
     int32_t thread; /* 0: none blocks */
 } pqp_site;
 
+/* "file.c:57", the end of a long path; returns its buffer. */
+enum { PQP_SITE_TEXT = 100 };
+const char *pqp_site_text(const pqp_site *site, char text[PQP_SITE_TEXT]);
+
 typedef struct pqp_event_note {
     pqpool_event event;
     char text[PQP_EVENT_TEXT];

@@ -397,7 +397,7 @@ void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_
     slot->site = *site;
     slot->thread_name[0] = slot->sql[0] = '\0';
     slot->blocked_by = slot->n_frames = 0;
-    slot->leaked = slot->leak_untold = false;
+    slot->leaked = slot->leak_untold = slot->ending = false;
     pqp_activity_begin_locked(&slot->activity, now);
     pqp_fleet_due_locked(
         p, now + PQP_LOOK_AGE); /* the first lease after a rest wakes the keeper, no other does */
@@ -406,7 +406,7 @@ void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_
     slot->fresh = false;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
     p->acquires++;
-    p->peak_in_use = PQP_MAX(p->peak_in_use, pqp_fleet_in_use_locked(p));
+    p->peak_leased = PQP_MAX(p->peak_leased, in(p, PQP_SLOT_LEASED));
     pqp_histogram_count(&p->wait, (now - since) / 1000);
     PQP_TELL(p, PQPOOL_EVENT_ACQUIRE, slot, NULL, .wait_us = (now - since) / 1000);
 }
@@ -481,4 +481,10 @@ pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *ch
         if (full)
             return NULL;
     }
+}
+
+void pqp_fleet_unreserve(pqp_lane *lane, int members)
+{
+    pqp_sub(&lane->load, members);
+    pqp_lane_unpin(lane);
 }

@@ -92,7 +92,9 @@ struct pqpool {
     uint32_t era;   /* counts pqpool_evict(): connections begun in an earlier one are to go */
     /* Since the last check of the pool's health. */
     pqp_time health_since;
-    int idle_all_along, peak_in_use;
+    int idle_all_along, peak_leased;
+    pqpool_error blame; /* who has what everybody wants: its message, made then */
+    pqp_time blamed_at;
 };
 
 /* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
@@ -173,6 +175,8 @@ typedef struct pqp_choice {
 /* Room for so many statements on the shared connection with the least to do, reserved and pinned; NULL: there is
  * none. Takes no lock. */
 pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *choice) PQP_MUSTCHECK;
+
+void pqp_fleet_unreserve(pqp_lane *lane, int members); /* nothing was put on it */
 
 /* A waiter has a word to be given after the unlock; a lane has something in its inbox. */
 void pqp_fleet_wake_locked(pqpool *p, pqp_waiter *w, int word);

@@ -33,7 +33,7 @@ void pqp_health_judge_locked(pqpool *p, pqp_time now, pqpool_health_data *h)
         .limit = (int32_t)o->max_size,
         .utilisation = percent(in_use, o->max_size),
         .idle_all_along = p->idle_all_along,
-        .peak_in_use = PQP_MAX(p->peak_in_use, in_use),
+        .peak_leased = PQP_MAX(p->peak_leased, pqp_fleet_in(p, PQP_SLOT_LEASED)),
         .since_us = (now - p->health_since) / 1000,
     };
     /* Not by the rounded figure: 81 of 100 connections are above 80 %, and so are 5 of 6. */
@@ -45,9 +45,9 @@ void pqp_health_judge_locked(pqpool *p, pqp_time now, pqpool_health_data *h)
              (int)o->health_waiting);
     if (p->idle_all_along > o->min_idle)
         find(h, PQPOOL_HEALTH_OVERSIZE,
-             "%d connections were idle for all of the last %.1f s, at most %d in use: the pool is larger "
+             "%d connections were idle for all of the last %.1f s, at most %d leased: the pool is larger "
              "than it need be",
-             p->idle_all_along, (double)h->since_us / 1e6, h->peak_in_use);
+             p->idle_all_along, (double)h->since_us / 1e6, h->peak_leased);
     if (p->failures > 0)
         find(h, PQPOOL_HEALTH_SERVER, "the last attempt to connect failed: %.300s", p->last_failure.message);
 }
@@ -67,6 +67,6 @@ void pqp_health_check_locked(pqpool *p, pqp_time now)
         PQP_TELL(p, PQPOOL_EVENT_HEALTH, NULL, h.text);
     p->health_since = now;
     p->idle_all_along = pqp_fleet_in(p, PQP_SLOT_IDLE);
-    p->peak_in_use = h.in_use;
+    p->peak_leased = pqp_fleet_in(p, PQP_SLOT_LEASED);
     pqp_fleet_due_locked(p, now + every);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 enum { BLAMED_AT_MOST = 4 };
+#define BLAME_LASTS (10 * PQP_MS) /* of many who give up together each gets the same words */
 
 /* Its address stands for the thread. The number is a hint: not 0 while the thread holds a lease of any pool; a
  * lease that another thread gives back does not count it down. */
@@ -80,17 +81,14 @@ void pqp_holder_doing(const pqpool_holder *h, char *text, size_t size)
 #undef ADD
 }
 
-static void put_site(const pqpool_holder *h, char *text, size_t size)
-{
-    if (h->file)
-        snprintf(text, size, "%s:%d", h->file, (int)h->line);
-    else
-        snprintf(text, size, "place not known");
-}
-
 void pqp_holder_describe_locked(const pqp_slot *slot, pqp_time now, pqpool_holder *h)
 {
     pqp_activity *a = &((pqp_slot *)slot)->activity;
+    int64_t answers = pqp_load(&a->answers);
+    /* What the server said holds until the next answer. */
+    bool fresh = *slot->sql && answers == slot->answers_heard;
+    bool locked =
+        fresh && slot->blocked_by && (a->state == PQPOOL_HOLDER_LOCKED || a->state == PQPOOL_HOLDER_RUNNING);
     *h = (pqpool_holder){
         .size = sizeof *h,
         .connection = slot->id,
@@ -98,26 +96,27 @@ void pqp_holder_describe_locked(const pqp_slot *slot, pqp_time now, pqpool_holde
         .file = slot->site.file,
         .line = slot->site.line,
         .thread = slot->site.thread,
-        .state = slot->blocked_by ? PQPOOL_HOLDER_LOCKED : a->state,
+        .state = locked ? PQPOOL_HOLDER_LOCKED : a->state,
         .leaked = slot->leaked,
         .held_us = (now - slot->since) / 1000,
         .state_us = PQP_MAX(0, now - a->state_since) / 1000,
         .working_us = a->working / 1000,
         .idle_us = a->idle / 1000,
         .idle_tx_us = a->idle_tx / 1000,
-        .answers = pqp_load(&a->answers),
-        .blocked_by = slot->blocked_by,
+        .answers = answers,
+        .blocked_by = locked ? slot->blocked_by : 0,
     };
     uint64_t tag = pqp_peek(&a->tag);
     memcpy(h->last_answer, &tag, sizeof tag);
     memcpy(h->thread_name, slot->thread_name, sizeof h->thread_name);
-    memcpy(h->sql, slot->sql, sizeof h->sql);
+    if (fresh)
+        memcpy(h->sql, slot->sql, sizeof h->sql);
     h->n_frames = slot->n_frames;
     memcpy(h->frames, slot->frames, (size_t)slot->n_frames * sizeof *h->frames);
-    char site[200];
-    put_site(h, site, sizeof site);
+    char site[PQP_SITE_TEXT];
+    pqp_site_text(&slot->site, site);
     int at = snprintf(h->text, sizeof h->text,
-                      "connection %d (pid %d): held %.1f s by thread %d%s%s%s, %.150s: ", (int)h->connection,
+                      "connection %d (pid %d): held %.1f s by thread %d%s%s%s, %s: ", (int)h->connection,
                       (int)h->backend_pid, seconds(h->held_us), (int)h->thread, *h->thread_name ? " (" : "",
                       h->thread_name, *h->thread_name ? ")" : "", site);
     pqp_holder_doing(h, h->text + at, sizeof h->text - (size_t)at);
@@ -126,16 +125,14 @@ void pqp_holder_describe_locked(const pqp_slot *slot, pqp_time now, pqpool_holde
 /* ---- blaming ---- */
 
 /* Both lists stand in the order of time: who came first has had it for longest. */
-void pqp_holder_blame_locked(pqpool *p, pqp_time now, pqpool_error *err)
+static void put_blame(pqpool *p, pqp_time now, pqpool_error *text)
 {
-    if (!err)
-        return;
     int n = 0;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && n < BLAMED_AT_MOST;
          s = s->link.next, n++) {
         pqpool_holder h;
         pqp_holder_describe_locked(s, now, &h);
-        pqp_error_append(err, "; %s", h.text);
+        pqp_error_append(text, "; %s", h.text);
     }
     static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
     for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
@@ -145,9 +142,21 @@ void pqp_holder_blame_locked(pqpool *p, pqp_time now, pqpool_error *err)
             pqp_time running = pqp_lane_head(s->lane, now, sql, sizeof sql);
             if (running < PQP_LOOK_AGE)
                 continue;
-            pqp_error_append(err, "; connection %d (pid %d): shared, running for %.1f s: %s", (int)s->id,
+            pqp_error_append(text, "; connection %d (pid %d): shared, running for %.1f s: %s", (int)s->id,
                              (int)s->backend_pid, seconds(running / 1000),
                              *sql ? sql : "(its caller has left)");
             n++;
         }
+}
+
+void pqp_holder_blame_locked(pqpool *p, pqp_time now, pqpool_error *err)
+{
+    if (!err)
+        return;
+    if (now - p->blamed_at > BLAME_LASTS || p->blamed_at == 0) {
+        pqp_error_clear(&p->blame);
+        put_blame(p, now, &p->blame);
+        p->blamed_at = now;
+    }
+    pqp_error_append(err, "%s", p->blame.message);
 }

@@ -160,13 +160,14 @@ pqpool_inspection *pqp_inspect_pool(pqpool *p)
     pqp_time now = pqp_now();
     int connections = pqp_slots_total(&p->slots), waiters = p->queue.owners.count + p->queue.sharers.count;
     pqpool_inspection *all = NULL;
-    if (block_new(&b, rounded(sizeof *all) + size_of_list(connections, sizeof(pqpool_connection_info)) +
+    if (block_new(&b, rounded(sizeof *all) + rounded(strlen(p->name) + 1) +
+                          size_of_list(connections, sizeof(pqpool_connection_info)) +
                           (size_t)pqp_fleet_in(p, PQP_SLOT_LEASED) * rounded(sizeof(pqpool_holder)) +
                           size_of_list(waiters, sizeof(pqpool_waiter_info)) +
                           size_of_list(count_options(), sizeof(pqpool_option_info)))) {
         all = block_take(&b, sizeof *all);
         all->size = sizeof *all;
-        all->pool_name = p->name;
+        all->pool_name = strcpy(block_take(&b, strlen(p->name) + 1), p->name);
         put_connections(p, &b, now, all);
         put_waiters(p, &b, now, all);
         put_options(p, &b, all);
@@ -187,11 +188,12 @@ pqpool_holder_list *pqp_inspect_holders(pqpool *p)
     if (block_new(&b, rounded(sizeof *list) + size_of_list(n, sizeof(pqpool_holder)))) {
         list = block_take(&b, sizeof *list);
         list->size = sizeof *list;
-        list->n = n;
         const pqpool_holder **holders = block_take(&b, (size_t)(n + 1) * sizeof(void *));
         int i = 0;
         for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next)
-            holders[i++] = take_holder(&b, s, now);
+            if (!s->ending)
+                holders[i++] = take_holder(&b, s, now);
+        list->n = i;
         list->holders = holders;
     }
     pqp_pool_unlock(p);

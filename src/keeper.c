@@ -32,7 +32,7 @@ static void retire_idle(pqpool *p, pqp_time now)
     for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
         prev = s->link.prev;
         if (pqp_load(&s->suspect)) {
-            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_LOST);
+            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_LOST_IDLE);
             spare--;
         } else if (s->expires <= now) {
             pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_MAX_LIFETIME);
@@ -139,7 +139,7 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
     pqp_pool_lock(p);
     if (may_be_vacated(s, &t))
         pqp_outcome_vacated_locked(p, s,
-                                   t.dead        ? PQPOOL_CLOSE_LOST
+                                   t.dead        ? (p->closing ? PQPOOL_CLOSE_POOL_CLOSED : PQPOOL_CLOSE_LOST)
                                    : t.condemned ? PQPOOL_CLOSE_CHANGED
                                                  : PQPOOL_CLOSE_NONE);
     pqp_pool_unlock(p);
@@ -213,10 +213,12 @@ static void socket_event(pqpool *p, pqp_slot *s, uint32_t events)
 
 static pqp_time housekeep(pqpool *p, bool *stop)
 {
-    pqp_time look = pqp_watch_look(p);
+    pqp_mutex_lock(&p->mu);
+    p->due = PQP_NEVER; /* before the look: a lease that begins during it must be heard of */
+    pqp_mutex_unlock(&p->mu);
+    pqp_time look = pqp_watch_look(p, false);
     pqp_pool_lock(p);
     pqp_time now = pqp_now();
-    p->due = PQP_NEVER;
     *stop = p->stopping;
     pqp_fleet_due_locked(p, look);
     pqp_watch_find_leaks_locked(p, now);

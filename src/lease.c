@@ -7,6 +7,7 @@
 #include "trace.h"
 
 #define TEST_TIME (5 * PQP_SECOND)
+#define ROUND_TRIP (50 * PQP_MS)   /* in less, no server need answer */
 #define TEST_BYPASS (500 * PQP_MS) /* used this lately, a connection needs no round trip to be trusted */
 
 static uint64_t token_of(const pqp_slot *slot)
@@ -14,12 +15,13 @@ static uint64_t token_of(const pqp_slot *slot)
     return (uint64_t)slot->generation << 32 | (uint32_t)slot->index;
 }
 
-/* test_on_borrow: a round trip, or, where the server was there just now, only a look whether it has said anything since:
+/* test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it has said anything since:
  * its last words, perhaps. */
 static bool test(pqp_slot *slot, pqp_time deadline)
 {
     pqp_time now = pqp_now();
-    return (now - slot->probed < TEST_BYPASS && pqp_session_silent(slot->conn)) ||
+    bool trusted = now - slot->probed < TEST_BYPASS || deadline - now < ROUND_TRIP;
+    return (trusted && pqp_session_silent(slot->conn)) ||
            pqp_session_ping(slot->conn, PQP_MIN(deadline, now + TEST_TIME));
 }
 
@@ -49,9 +51,9 @@ static void note_begin(pqpool *p, pqp_slot *slot)
     slot->site.thread = pqp_thread();
     if (first) {
         char text[200];
-        snprintf(text, sizeof text, "while the same thread holds connection %d, acquired at %.120s:%d",
-                 (int)first->id, first->site.file ? first->site.file : "a place not known",
-                 (int)first->site.line);
+        char site[PQP_SITE_TEXT];
+        snprintf(text, sizeof text, "while the same thread holds connection %d, acquired at %s",
+                 (int)first->id, pqp_site_text(&first->site, site));
         p->nested++;
         PQP_TELL(p, PQPOOL_EVENT_NESTED, slot, text);
     }
@@ -130,6 +132,8 @@ static void tell_end_locked(pqpool *p, const ending *e)
     int64_t held_us = e->held / 1000, idle_tx_us = slot->activity.idle_tx / 1000;
     int64_t limit = p->options.idle_tx_threshold;
     PQP_TELL(p, PQPOOL_EVENT_RELEASE, slot, NULL, .hold_us = held_us, .idle_tx_us = idle_tx_us);
+    if (slot->leak_untold) /* the server is being asked just now */
+        pqp_watch_tell_leak_locked(p, slot);
     if (slot->leaked) {
         p->unleaks++;
         PQP_TELL(p, PQPOOL_EVENT_UNLEAK, slot, "it came back after all", .hold_us = held_us,
@@ -156,6 +160,7 @@ static void claim(pqpool *p, const pqpool_lease *lease, ending *e)
         e->held = now - slot->since;
         e->level = (pqp_reset_level)p->options.reset;
         slot->generation++;
+        slot->ending = true;
         slot->probed = now;
         pqp_holder_left(slot);
         p->releases++;
@@ -181,9 +186,23 @@ static void take_last_look(pqpool *p, const ending *e)
     pqp_pool_unlock(p);
 }
 
-pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
+/* Why a connection that comes back is not to be lent again, by the hook's word and by its looks. */
+static pqpool_close_reason examine_return(pqpool *p, const ending *e, PGconn *conn, bool *open_transaction)
 {
-    ending e = {.reason = discard ? PQPOOL_CLOSE_DISCARDED : PQPOOL_CLOSE_NONE};
+    const pqpool_hooks *hooks = &p->events.hooks;
+    if (hooks->on_release && hooks->on_release(conn, hooks->arg) != 0)
+        return PQPOOL_CLOSE_ON_RELEASE;
+    if (pqp_load(&e->slot->suspect) && !pqp_session_lives(conn))
+        return PQPOOL_CLOSE_LOST;
+    pqpool_close_reason flaw = pqp_session_inspect(conn, e->slot->fd, e->slot->backend_pid, open_transaction);
+    if (flaw == PQPOOL_CLOSE_NONE && *open_transaction && e->level == PQP_RESET_NONE)
+        return PQPOOL_CLOSE_LEFT_OPEN;
+    return flaw;
+}
+
+pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, pqpool_close_reason reason)
+{
+    ending e = {.reason = reason};
     bool open_transaction = false;
     claim(p, lease, &e);
     if (!e.slot)
@@ -191,15 +210,8 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard)
     PGconn *conn = lease->conn;
     *lease = (pqpool_lease){0};
     take_last_look(p, &e);
-    if (e.reason == PQPOOL_CLOSE_NONE && p->events.hooks.on_release &&
-        p->events.hooks.on_release(conn, p->events.hooks.arg) != 0)
-        e.reason = PQPOOL_CLOSE_ON_RELEASE;
-    if (e.reason == PQPOOL_CLOSE_NONE && pqp_load(&e.slot->suspect) && !pqp_session_lives(conn))
-        e.reason = PQPOOL_CLOSE_LOST;
     if (e.reason == PQPOOL_CLOSE_NONE)
-        e.reason = pqp_session_inspect(conn, e.slot->fd, e.slot->backend_pid, &open_transaction);
-    if (e.reason == PQPOOL_CLOSE_NONE && open_transaction && e.level == PQP_RESET_NONE)
-        e.reason = PQPOOL_CLOSE_LEFT_OPEN;
+        e.reason = examine_return(p, &e, conn, &open_transaction);
     if (e.reason == PQPOOL_CLOSE_NONE && (open_transaction || e.level >= PQP_RESET_CLEAN)) {
         pqp_connector_reset_here(p, e.slot, e.level, open_transaction);
         return PQPOOL_OK;
@@ -233,8 +245,10 @@ pqpool_code pqp_lease_ping(pqpool *p, const pqp_site *site, pqp_time deadline, p
     pqpool_code code = pqp_lease_acquire(p, site, deadline, &lease, err);
     if (code != PQPOOL_OK)
         return code;
-    bool answers = pqp_session_ping(lease.conn, PQP_MIN(deadline, pqp_now() + TEST_TIME));
-    (void)!pqp_lease_end(p, &lease, !answers);
+    pqp_time now = pqp_now();
+    bool answers =
+        pqp_session_ping(lease.conn, PQP_MAX(now + ROUND_TRIP, PQP_MIN(deadline, now + TEST_TIME)));
+    (void)!pqp_lease_end(p, &lease, answers ? PQPOOL_CLOSE_NONE : PQPOOL_CLOSE_PROBE_FAILED);
     if (!answers)
         pqp_refuse(err, PQPOOL_ELOST, "a connection was there, but the server did not answer on it");
     return answers ? PQPOOL_OK : PQPOOL_ELOST;

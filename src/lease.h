@@ -13,7 +13,8 @@ pqpool_code pqp_lease_acquire(pqpool *p, const pqp_site *site, pqp_time deadline
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease) PQP_MUSTCHECK;
 pqpool_code pqp_lease_refuse_late(pqpool_error *err, const char *flaw);
 
-pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, bool discard) PQP_MUSTCHECK;
+/* reason: why its connection is to be closed; NONE: it may go on being used. */
+pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, pqpool_close_reason reason) PQP_MUSTCHECK;
 
 /* The calling thread is the holder from now on. */
 pqpool_code pqp_lease_move(pqpool *p, const pqpool_lease *lease) PQP_MUSTCHECK;

@@ -78,7 +78,7 @@ pqpool_holder_list *pqpool_holders(pqpool *pool, int ask_ms, pqpool_error *err)
     }
     pqp_error_clear(err);
     pqp_life_enter(pool);
-    (void)pqp_watch_look(pool);
+    (void)pqp_watch_look(pool, true);
     if (ask_ms > 0)
         pqp_connector_survey_here(pool, pqp_deadline(pqp_now(), ask_ms));
     pqpool_holder_list *list = pqp_inspect_holders(pool);

@@ -93,7 +93,7 @@ void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_e
     hold_back(p, now, for_good ? RETRY_REFUSED : RETRY_IDLE);
     p->last_failure = *why;
     p->grow = false;
-    if (for_good)
+    if (for_good || strcmp(why->sqlstate, "53300") == 0) /* it would be asked for ever */
         p->warm = 0;
     pqp_fleet_due_locked(p, p->next_attempt);
     PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
@@ -111,17 +111,23 @@ void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_e
     pqp_cond_broadcast(&p->changed);
 }
 
-/* It did not become a lane. Who had it made for himself waits on, where he stood. */
-static void give_up_sharing(pqpool *p, pqp_slot *slot)
+/* Who had it made for himself waits on, where he stood. */
+static void stand_again(pqpool *p, pqp_slot *slot)
 {
     pqp_waiter *w = slot->waiter;
-    slot->to_lane = slot->alone = false;
     slot->waiter = NULL;
     if (!w)
         return;
     bool announced = w->announced;
     pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since, .stood = true});
     w->announced = announced;
+}
+
+/* It did not become a lane. */
+static void give_up_sharing(pqpool *p, pqp_slot *slot)
+{
+    slot->to_lane = slot->alone = false;
+    stand_again(p, slot);
 }
 
 void pqp_outcome_shared_locked(pqpool *p, pqp_slot *slot)
@@ -143,6 +149,8 @@ void pqp_outcome_shared_locked(pqpool *p, pqp_slot *slot)
     p->kick = true; /* the server may have hung up meanwhile */
     mind_age(p, slot, now);
     pqp_outcome_accepted_locked(p);
+    if (p->suspended) /* it is parked until the pool is resumed */
+        stand_again(p, slot);
     if (slot->waiter)
         pqp_pool_put_alone_locked(p, slot->waiter, slot, now);
     else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))

@@ -369,8 +369,15 @@ static pqp_lane *find_room(pqp_run *r, int members)
     pqp_choice seen;
     pqp_time now = pqp_now();
     pqp_lane *lane = pqp_fleet_reserve(p, members, now, &seen);
-    r->waiter.served = now;
     pqp_pool_feel_pressure(p, &seen, now);
+    if (!lane)
+        return NULL;
+    /* Once more, now that it counts: whoever suspended the pool meanwhile, or stood in line, sees it or is seen. */
+    if (pqp_load(&p->sharers_waiting) > 0) {
+        pqp_fleet_unreserve(lane, members);
+        return NULL;
+    }
+    r->waiter.served = now;
     return lane;
 }
 
@@ -432,6 +439,8 @@ static void tell_if_slow(const pqp_run *r)
         return;
     pqp_pool_lock(p);
     const pqp_slot *slot = pqp_fleet_slot_of_locked(p, pqp_load(&((pqp_run *)r)->call.lane));
+    if (slot && slot->state != PQP_SLOT_LANE && slot->state != PQP_SLOT_DRAINING)
+        slot = NULL; /* it is another's by now */
     PQP_TELL(p, PQPOOL_EVENT_SLOW_STATEMENT, slot, r->stmts->sql, .hold_us = us);
     pqp_pool_unlock(p);
 }

@@ -356,26 +356,30 @@ void pqp_session_close(PGconn *conn)
 
 /* ---- asking ---- */
 
+/* How SQL ended: not at all, with an error of the server's, or well. */
+typedef enum { SQL_UNANSWERED, SQL_FAILED, SQL_FINE } sql_end;
+
 /* Runs SQL, one statement or several; the last result that has rows is the caller's to clear. */
-static bool run_sql(PGconn *conn, const char *sql, PGresult **rows, pqp_time deadline)
+static sql_end run_sql(PGconn *conn, const char *sql, PGresult **rows, pqp_time deadline)
 {
     *rows = NULL;
     if (PQsetnonblocking(conn, 1) != 0 || !PQsendQuery(conn, sql))
-        return false;
-    bool fine = true;
-    for (int unsent = 1; fine;) {
+        return SQL_UNANSWERED;
+    bool live = true, failed = false;
+    for (int unsent = 1; live;) {
         if (unsent)
-            fine = (unsent = PQflush(conn)) >= 0;
-        if (fine && PQisBusy(conn)) {
-            fine = poll_fd(PQsocket(conn), (short)(unsent ? POLLIN | POLLOUT : POLLIN), deadline) &&
+            live = (unsent = PQflush(conn)) >= 0;
+        if (live && PQisBusy(conn)) {
+            live = poll_fd(PQsocket(conn), (short)(unsent ? POLLIN | POLLOUT : POLLIN), deadline) &&
                    PQconsumeInput(conn);
             continue;
         }
-        PGresult *result = fine ? PQgetResult(conn) : NULL;
+        PGresult *result = live ? PQgetResult(conn) : NULL;
         if (!result)
             break;
         ExecStatusType status = PQresultStatus(result);
-        fine = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK || status == PGRES_EMPTY_QUERY;
+        live = status != PGRES_COPY_IN && status != PGRES_COPY_OUT && status != PGRES_COPY_BOTH;
+        failed |= status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY;
         if (PQntuples(result) > 0) {
             PQclear(*rows);
             *rows = result;
@@ -383,13 +387,15 @@ static bool run_sql(PGconn *conn, const char *sql, PGresult **rows, pqp_time dea
             PQclear(result);
         }
     }
-    return fine && PQstatus(conn) == CONNECTION_OK && PQsetnonblocking(conn, 0) == 0;
+    if (!live || PQstatus(conn) != CONNECTION_OK || PQsetnonblocking(conn, 0) != 0)
+        return SQL_UNANSWERED;
+    return failed ? SQL_FAILED : SQL_FINE;
 }
 
 bool pqp_session_ask(PGconn *conn, const char *sql, char *value, size_t size, pqp_time deadline)
 {
     PGresult *rows;
-    bool fine = run_sql(conn, sql, &rows, deadline);
+    bool fine = run_sql(conn, sql, &rows, deadline) == SQL_FINE;
     if (rows && size > 0)
         snprintf(value, size, "%s", PQgetvalue(rows, 0, 0));
     fine &= rows || size == 0;
@@ -422,7 +428,8 @@ bool pqp_session_survey(PGconn *conn, pqp_survey *rows, int n, pqp_time deadline
         at += (size_t)snprintf(sql + at, size - at, "%s%d", i ? "," : "", (int)rows[i].backend_pid);
     snprintf(sql + at, size - at, "}')");
     PGresult *result;
-    bool fine = run_sql(conn, sql, &result, deadline);
+    bool answers =
+        run_sql(conn, sql, &result, deadline) != SQL_UNANSWERED; /* that it may not ask is an answer */
     free(sql);
     pqp_time now = pqp_now();
     for (int k = 0; result && k < PQntuples(result); k++)
@@ -437,7 +444,7 @@ bool pqp_session_survey(PGconn *conn, pqp_survey *rows, int n, pqp_time deadline
                 rows[i].state = PQPOOL_HOLDER_LOCKED;
         }
     PQclear(result);
-    return fine;
+    return answers;
 }
 
 bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline)

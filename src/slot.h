@@ -52,9 +52,11 @@ typedef struct pqp_slot {
     void *frames[PQPOOL_FRAMES]; /* of LEASED: how its holder came to acquire it */
     int n_frames;
     char thread_name[16];      /* of LEASED, when it has lasted a while */
+    bool ending;               /* of LEASED: given back, and being looked at */
     bool leaked;               /* of LEASED: older than leak_threshold, and counted */
     bool leak_untold;          /* the same, still to be told of */
     char sql[239];             /* of LEASED: what the server said that he runs; "": it was not asked */
+    int64_t answers_heard;     /* ... after so many answers */
     int32_t blocked_by;        /* ... and whose lock that waits for; 0: nobody's */
     uint32_t era;              /* of pqpool_evict() calls, when it was begun to be made */
     bool fresh;                /* nobody has used it since it was made or cleaned */

@@ -8,22 +8,24 @@
 
 /* ---- leaks ---- */
 
+void pqp_watch_tell_leak_locked(pqpool *p, pqp_slot *s)
+{
+    pqpool_holder h;
+    char doing[PQP_EVENT_TEXT], trace[PQP_EVENT_TEXT / 2];
+    pqp_holder_describe_locked(s, pqp_now(), &h);
+    pqp_holder_doing(&h, doing, sizeof doing);
+    pqp_trace_text(h.frames, h.n_frames, trace, sizeof trace);
+    size_t at = strlen(doing);
+    snprintf(doing + at, sizeof doing - at, "%s%s", *trace ? "; acquired by " : "", trace);
+    s->leak_untold = false;
+    PQP_TELL(p, PQPOOL_EVENT_LEAK, s, doing, .hold_us = h.held_us, .idle_tx_us = h.idle_tx_us);
+}
+
 static void tell_leaks(pqpool *p)
 {
-    pqp_time now = pqp_now();
-    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
-        if (!s->leak_untold)
-            continue;
-        pqpool_holder h;
-        char doing[PQP_EVENT_TEXT], trace[PQP_EVENT_TEXT / 2];
-        pqp_holder_describe_locked(s, now, &h);
-        pqp_holder_doing(&h, doing, sizeof doing);
-        pqp_trace_text(h.frames, h.n_frames, trace, sizeof trace);
-        size_t at = strlen(doing);
-        snprintf(doing + at, sizeof doing - at, "%s%s", *trace ? "; acquired by " : "", trace);
-        s->leak_untold = false;
-        PQP_TELL(p, PQPOOL_EVENT_LEAK, s, doing, .hold_us = h.held_us, .idle_tx_us = h.idle_tx_us);
-    }
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next)
+        if (s->leak_untold)
+            pqp_watch_tell_leak_locked(p, s);
 }
 
 /* Somebody to ask the server; it is probed by the way. */
@@ -43,7 +45,7 @@ void pqp_watch_find_leaks_locked(pqpool *p, pqp_time now)
     pqp_time patience = p->options.leak_threshold * PQP_MS;
     bool found = false;
     for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && patience > 0; s = s->link.next) {
-        if (s->leaked)
+        if (s->leaked || s->ending)
             continue;
         if (s->since + patience > now) { /* so are those behind it */
             pqp_fleet_due_locked(p, s->since + patience);
@@ -62,7 +64,7 @@ int pqp_watch_list_locked(pqpool *p, bool all, pqp_survey *rows, int room)
 {
     int n = 0;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && n < room; s = s->link.next)
-        if (all || s->leak_untold)
+        if (!s->ending && (all || s->leak_untold))
             rows[n++] = (pqp_survey){.backend_pid = s->backend_pid, .generation = s->generation};
     return n;
 }
@@ -77,6 +79,7 @@ void pqp_watch_heard_locked(pqpool *p, const pqp_survey *rows, int n)
                 continue;
             pqp_sight seen = {.at = now, .state = rows[i].state, .since = rows[i].since};
             pqp_activity_note_locked(&s->activity, &seen);
+            s->answers_heard = pqp_load(&s->activity.answers);
             memcpy(s->sql, rows[i].sql, sizeof s->sql);
             s->blocked_by = rows[i].blocked_by;
         }
@@ -106,11 +109,13 @@ static pqp_time next_look(const pqp_slot *s)
 }
 
 /* Leases that are due for a look, and when the next ones are. */
-static int find_looks_locked(pqpool *p, pqp_time now, look *looks, pqp_time *due)
+static int find_looks_locked(pqpool *p, pqp_time now, bool all, look *looks, pqp_time *due)
 {
     int n = 0;
     for (pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
-        pqp_time at = next_look(s);
+        pqp_time at = all ? now : next_look(s);
+        if (s->ending)
+            continue;
         if (at > now)
             *due = PQP_MIN(*due, at);
         else if (n < LOOKS_AT_ONCE)
@@ -145,20 +150,22 @@ static void note_looks_locked(const look *looks, int n)
         if (s->state != PQP_SLOT_LEASED || s->generation != looks[i].generation)
             continue;
         pqp_activity_note_locked(&s->activity, &looks[i].seen);
-        if (!looks[i].named)
+        if (!looks[i].named && s->site.thread == looks[i].thread) /* it may have been moved */
             memcpy(s->thread_name, looks[i].thread_name, sizeof s->thread_name);
     }
 }
 
-pqp_time pqp_watch_look(pqpool *p)
+pqp_time pqp_watch_look(pqpool *p, bool all)
 {
     look looks[LOOKS_AT_ONCE];
     pqp_time due = PQP_NEVER, now = pqp_now();
     pqp_mutex_lock(&p->mu);
-    int n = find_looks_locked(p, now, looks, &due);
-    if (p->acquires != p->acquires_seen) /* leases come and go: look again, and spare the next one the call */
+    int n = find_looks_locked(p, now, all, looks, &due);
+    if (!all &&
+        p->acquires != p->acquires_seen) /* leases come and go: look again, and spare the next one the call */
         due = PQP_MIN(due, now + PQP_LOOK_AGE);
-    p->acquires_seen = p->acquires;
+    if (!all)
+        p->acquires_seen = p->acquires;
     pqp_mutex_unlock(&p->mu);
     if (n == 0)
         return due;

@@ -13,8 +13,12 @@
 #include "pool.h"
 #include "session.h"
 
-/* For the keeper, without locks: looks at the leases that have lasted a while. Returns when to look again. */
-pqp_time pqp_watch_look(pqpool *p);
+/* Without locks: looks at the leases that have lasted a while, or at all (as many as one look can take in). Returns when
+ * to look again. */
+pqp_time pqp_watch_look(pqpool *p, bool all);
+
+/* Tells of one leak. */
+void pqp_watch_tell_leak_locked(pqpool *p, pqp_slot *s);
 
 /* Finds leases older than leak_threshold, and has the server asked for them, or tells of them. */
 void pqp_watch_find_leaks_locked(pqpool *p, pqp_time now);

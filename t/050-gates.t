@@ -40,6 +40,31 @@ for my $header (map { basename $_ } glob "$srcdir/include/*.h") {
     }
 }
 
+# ---- the macros, as a C++ service uses them ----
+SKIP: {
+    skip "no C++ compiler", 1 if $cxx =~ /^none/;
+    open my $out, '>', "$dir/macros.cc" or die;
+    print $out <<'END';
+#include <pqpool-ops.h>
+pqpool_code f(pqpool *pool)
+{
+    pqpool_error err;
+    pqpool_lease lease;
+    pqpool_acquire_options options = {PQPOOL_ACQUIRE, .timeout_ms = 5, PQPOOL_HERE};
+    pqpool_stats_data stats = {PQPOOL_STATS};
+    pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select 1"};
+    PQclear(pqpool_exec_stmt(pool, &stmt, &err));
+    (void)pqpool_stats(pool, &stats);
+    (void)pqpool_acquire_with(pool, &options, &lease, &err);
+    (void)pqpool_acquire_within(pool, 5, &lease, &err);
+    return pqpool_acquire(pool, &lease, &err);
+}
+END
+    close $out;
+    my $said = `$cxx -std=c++20 -Wall -Werror -I$srcdir/include $pq -fsyntax-only $dir/macros.cc 2>&1`;
+    is $said, '', 'the macros of the public headers work in C++20';
+}
+
 # ---- what the library exports, and what it needs ----
 my ($library) = grep { -e } "$builddir/.libs/libpqpool.so", "$srcdir/.libs/libpqpool.so";
 SKIP: {

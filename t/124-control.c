@@ -123,6 +123,52 @@ static void suspending(void)
     pqpool_free(pool);
 }
 
+static _Atomic int making, let_make;
+
+static int hold_setup(PGconn *conn, void *arg)
+{
+    (void)conn, (void)arg;
+    making++;
+    return eventually(let_make) ? 0 : 1;
+}
+
+static void *run_slow(void *arg)
+{
+    caller *c = arg;
+    PGresult *res = pqpool_exec_stmt(
+        c->pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select pg_backend_pid()", .flags = PQPOOL_SLOW},
+        &c->err);
+    c->pid = atoi(value(res));
+    PQclear(res);
+    c->done = 1;
+    return NULL;
+}
+
+/* The connection of a slow statement is being made while the pool is suspended: it must not run. */
+static void suspending_meanwhile(void)
+{
+    pqpool *pool = open_pool("application_name=" APP " pool_max_size=2 pool_reset=clean",
+                             &(pqpool_hooks){PQPOOL_HOOKS, .on_connect = hold_setup});
+    let_make = 1;
+    pqpool_lease lease = take(pool);
+    let_make = 0;
+    making = 0;
+    caller slow = {.pool = pool};
+    pthread_create(&slow.thread, NULL, run_slow, &slow);
+    ok(eventually(making == 1), "a connection is being made for a slow statement");
+    pqpool_suspend(pool);
+    let_make = 1;
+    ok(eventually(stats(pool).connecting == 0 && stats(pool).resetting == 0), "it is there");
+    sleep_ms(100);
+    ok(!slow.done && stats(pool).statements == 0,
+       "A15: but the pool is suspended: the statement is not sent");
+    is_int(stats(pool).waiting, 1, "A15: it waits");
+    pqpool_resume(pool);
+    is_int(end(&slow), PQPOOL_OK, "A15: until the pool is resumed");
+    pqpool_release(&lease);
+    close_pool(pool);
+}
+
 /* ---- evict ---- */
 
 static _Atomic int connecting, let_connect;
@@ -220,6 +266,8 @@ static void pinging(void)
     pqpool *pool = pool_of("pool_max_size=1");
     pqpool_error err;
     is_int(pqpool_ping(pool, 2000, &err), PQPOOL_OK, "A7: the server answers");
+    is_int(pqpool_ping(pool, 0, &err), PQPOOL_OK, "A7: without a wait for a connection, too");
+    is_int(stats(pool).closes, 0, "A7: and nothing is closed for that");
     ok(stats(pool).idle == 1 && stats(pool).leased == 0, "A7: and what was asked over is idle");
     pqpool_lease lease = take(pool);
     is_int(pqpool_ping(pool, 50, &err), PQPOOL_ETIMEDOUT, "A7: where no connection is free it says so");
@@ -229,7 +277,8 @@ static void pinging(void)
         double began = now_s();
         is_int(pqpool_ping(pool, 200, &err), PQPOOL_ELOST, "A7: a frozen server is told: %s", err.message);
         ok(now_s() - began < 0.3 * tap_slowness(), "A7: in time");
-        is_int(pqpool_ping(pool, 3000, &err), PQPOOL_OK, "A7: and its connection replaced");
+        is_int(stats(pool).closed_by[PQPOOL_CLOSE_PROBE_FAILED], 1, "A7: and its connection closed for that");
+        is_int(pqpool_ping(pool, 3000, &err), PQPOOL_OK, "A7: and replaced");
         kill(pid, SIGCONT);
     }
     close_pool(pool);
@@ -395,6 +444,11 @@ static void inspecting(void)
     end(&waits[0]);
     end(&waits[1]);
     close_pool(pool);
+    pool = pool_of("pool_name=gone");
+    all = pqpool_inspect(pool, &err);
+    close_pool(pool);
+    is_str(all->pool_name, "gone", "A16: what was copied outlives the pool");
+    pqpool_inspection_free(all);
     ok(!pqpool_inspect(NULL, &err) && err.code == PQPOOL_EINVAL, "nothing can't be inspected");
     ok(!pqpool_holders(pool = pool_of(""), -1, &err) && err.code == PQPOOL_EINVAL, "a bad time is refused");
     close_pool(pool);
@@ -446,7 +500,7 @@ static void health_checks(void)
         pqpool_release(&leases[i]);
     for (int i = 0; i < 2; i++)
         end(&waits[i]);
-    is_int(health(pool).peak_in_use, 5, "D4: the peak is kept");
+    is_int(health(pool).peak_leased, 5, "D4: the peak is kept");
     close_pool(pool);
 
     warned w = {0};
@@ -466,6 +520,7 @@ int main(void)
     tap_begin(60);
     ctl = control();
     suspending();
+    suspending_meanwhile();
     evicting();
     reloading();
     pinging();
