@@ -32,7 +32,7 @@ static pqpool *connect_pool(const char *conninfo, const pqpool_hooks *hooks)
 {
     char all[2000];
     snprintf(all, sizeof all,
-             "%s application_name=connect-test pool_log_level=off pool_acquire_timeout=400ms", conninfo);
+             "application_name=connect-test pool_log_level=off pool_acquire_timeout=400ms %s", conninfo);
     return open_pool(all, hooks);
 }
 
@@ -182,7 +182,8 @@ static void asked_anew(void)
     one(ctl, "alter role locked password 'first'");
     desk d = {.password = "first"};
     pqpool_hooks hooks = {PQPOOL_HOOKS, .arg = &d, .on_password = tell_password};
-    pqpool *pool = connect_pool("user=locked password=wrong pool_max_size=2", &hooks);
+    pqpool *pool =
+        connect_pool("user=locked password=wrong pool_max_size=2 pool_acquire_timeout=20s", &hooks);
     pqpool_lease a, b;
     pqpool_error err;
     is_int(pqpool_acquire(pool, &a, &err), PQPOOL_OK,
@@ -211,7 +212,7 @@ static void asked_anew(void)
     snprintf(there, sizeof there, "host=127.0.0.1 port=%d", tcp_port);
     d = (desk){.conninfo = there};
     hooks = (pqpool_hooks){PQPOOL_HOOKS, .arg = &d, .on_conninfo = tell_conninfo};
-    pool = connect_pool("host=/nonexistent", &hooks);
+    pool = connect_pool("host=/nonexistent pool_acquire_timeout=20s", &hooks);
     is_int(pqpool_acquire(pool, &a, &err), PQPOOL_OK, "E6: on_conninfo's host and port are used: %s",
            err.message);
     if (a.conn) {
