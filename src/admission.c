@@ -63,7 +63,7 @@ static void note_pool_lock(pqpool *p, const pqp_waiter *w)
 {
     char text[PQP_EVENT_TEXT] = "", here[PQP_SITE_TEXT], there[PQP_SITE_TEXT];
     int at = 0;
-    if (!pqp_holder_maybe() || (w->want != PQP_WANT_LEASE && !w->holder) ||
+    if (w->site.thread == 0 || !pqp_holder_maybe() || (w->want != PQP_WANT_LEASE && !w->holder) ||
         in(p, PQP_SLOT_LEASED) < p->options.max_size)
         return;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {

@@ -94,13 +94,18 @@ const char *pqp_close_text(pqpool_close_reason reason)
     return close_reasons[reason].sentence;
 }
 
+static pqp_event_note *new_ring(void)
+{
+    return calloc(PQP_EVENT_RING, sizeof(pqp_event_note));
+}
+
 int pqp_events_init(pqp_events *ev, const pqpool_hooks *hooks, const char *pool_name)
 {
     memset(ev, 0, sizeof *ev);
     if (hooks)
         memcpy(&ev->hooks, hooks, PQP_MIN(hooks->size, sizeof ev->hooks));
     ev->pool_name = pool_name;
-    if (!(ev->ring = calloc(PQP_EVENT_RING, sizeof *ev->ring)))
+    if (ev->hooks.on_event && !(ev->ring = new_ring()))
         return ENOMEM;
     int rc = pqp_mutex_init(&ev->mu, PQP_RANK_EVENT);
     if (rc != 0)
@@ -133,7 +138,9 @@ void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *t
     if (!pqp_event_wanted(ev, what->id))
         return;
     pqp_mutex_lock(&ev->mu);
-    if (ev->count < PQP_EVENT_RING - 1) {
+    if (!ev->ring) /* without a hook there may never be anything to tell */
+        ev->ring = new_ring();
+    if (ev->ring && ev->count < PQP_EVENT_RING - 1) {
         append(ev, what, text);
     } else {
         ev->dropped++;
@@ -147,7 +154,7 @@ void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *t
  * kept. */
 static bool take(pqp_events *ev, pqp_event_note *note)
 {
-    if (ev->count == 0 && ev->dropped_untold > 0) {
+    if (ev->ring && ev->count == 0 && ev->dropped_untold > 0) {
         append(ev, &(pqpool_event){.id = PQPOOL_EVENT_DISCARDED, .count = ev->dropped_untold}, "");
         ev->dropped_untold = 0;
     }

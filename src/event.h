@@ -37,7 +37,7 @@ typedef struct pqp_events {
 
     pqp_mutex mu;
     /* guarded by mu */
-    pqp_event_note *ring;
+    pqp_event_note *ring; /* NULL: nothing was ever told */
     int first, count;
     bool handing_out;
     int64_t dropped;

@@ -37,8 +37,16 @@ static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline)
     return PQPOOL_CLOSE_NONE;
 }
 
-/* What is seldom to be noted when a lease begins. Who asked in an event loop gets a thread only now; and one that has a lease of this pool already takes twice what one
- * needs, which is the way into a pool-lock. */
+static void tell_nested(pqpool *p, const pqp_slot *slot, const pqp_slot *first)
+{
+    char text[200], site[PQP_SITE_TEXT];
+    snprintf(text, sizeof text, "while the same thread holds connection %d, acquired at %s", (int)first->id,
+             pqp_site_text(&first->site, site));
+    PQP_TELL(p, PQPOOL_EVENT_NESTED, slot, text);
+}
+
+/* What is seldom to be noted when a lease begins. Who asked in an event loop gets a thread only now. One that has a
+ * lease of this pool already takes twice what one needs, which is the way into a pool-lock. */
 static void note_begin(pqpool *p, pqp_slot *slot)
 {
     void *frames[PQPOOL_FRAMES];
@@ -46,17 +54,17 @@ static void note_begin(pqpool *p, pqp_slot *slot)
     pqp_pool_lock(p);
     memcpy(slot->frames, frames, (size_t)n * sizeof *frames);
     slot->n_frames = n;
-    pqp_outcome_accepted_locked(p);
-    const pqp_slot *first = pqp_holder_mine_locked(p);
     slot->site.thread = pqp_thread();
-    if (first) {
-        char text[200];
-        char site[PQP_SITE_TEXT];
-        snprintf(text, sizeof text, "while the same thread holds connection %d, acquired at %s",
-                 (int)first->id, pqp_site_text(&first->site, site));
-        p->nested++;
-        PQP_TELL(p, PQPOOL_EVENT_NESTED, slot, text);
+    const pqp_slot *first = pqp_holder_mine_locked(p);
+    p->nested += first != NULL;
+    bool tell = first && pqp_event_wanted(&p->events, PQPOOL_EVENT_NESTED);
+    if (!tell && !pqp_load(&p->rejecting)) {
+        pqp_mutex_unlock(&p->mu); /* nobody is served by any of this */
+        return;
     }
+    if (tell)
+        tell_nested(p, slot, first);
+    pqp_outcome_accepted_locked(p);
     pqp_pool_unlock(p);
 }
 
