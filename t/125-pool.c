@@ -228,7 +228,8 @@ static void burst_on_nothing(void)
     d->may_pass = 4;
     ok(eventually(g.served == 64),
        "A2: the first four connections serve all 64, while no other comes up: returned ones go to waiters");
-    is_int(stats(g.pool).connects, 4, "A2: nobody was served by a fifth");
+    ok(stats(g.pool).connects <= 4,
+       "A2: nobody was served by a fifth"); /* the fourth may still be on its way */
     crew_join(&c);
     ok(d->begun <= 8,
        "A1: each of them that came up ordered one more at most, and none for those served (%d)",
