@@ -26,6 +26,8 @@
 #include <pqpool-ops.h>
 #include <pqpool.h>
 
+#include "support/now.h"
+
 __attribute__((unused, noreturn, format(printf, 1, 2))) static void die(const char *fmt, ...)
 {
     va_list args;
@@ -43,18 +45,6 @@ __attribute__((unused, noreturn, format(printf, 1, 2))) static void die(const ch
         if (!(condition))                                                                                    \
             die(__VA_ARGS__);                                                                                \
     } while (0)
-
-__attribute__((unused)) static double now_s(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-__attribute__((unused)) static void sleep_ms(int ms)
-{
-    poll(NULL, 0, ms);
-}
 
 /* fmt is the sample's name; target may be NULL. */
 __attribute__((unused, format(printf, 4, 5))) static void sample(double value, const char *unit,

@@ -170,7 +170,8 @@ pqpool_code pqpool_close(pqpool *pool, int drain_ms);
 
 /*
  * Frees a pool, closing it first (drain 0) if need be. EBUSY, and nothing is freed, while a lease or a ticket is
- * out, a callback has not been run yet (pqpool_dispatch), or a call is running in it. Afterwards any use of the handle is an unchecked error. NULL is allowed.
+ * out, a callback has not been run yet (pqpool_dispatch), or a call is running in it. Afterwards any use of the
+ * handle is an unchecked error. NULL is allowed.
  */
 pqpool_code pqpool_free(pqpool *pool);
 
@@ -187,9 +188,9 @@ pqpool_code pqpool_set(pqpool *pool, const char *option, const char *value, pqpo
 pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size);
 
 /*
- * Whether a caller can get a connection, and its server answers: takes a lease, makes a round trip, gives it back. Blocks
- * at most timeout_ms, and 50 ms where the server is slow to answer. PQPOOL_OK; else as pqpool_acquire(), or ELOST when the server did not answer (the connection is then
- * closed).
+ * Whether a caller can get a connection, and its server answers: takes a lease, makes a round trip, gives it back.
+ * Blocks at most timeout_ms, and 50 ms where the server is slow to answer. PQPOOL_OK; else as pqpool_acquire(), or
+ * ELOST when the server did not answer (the connection is then closed).
  */
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
 

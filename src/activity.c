@@ -1,12 +1,10 @@
 #include "activity.h"
 
-#include <fcntl.h>
 #include <libpq-events.h>
 #include <linux/tcp.h> /* netinet/tcp.h does not know what the kernel counts */
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 /* ---- answers ---- */
 
@@ -62,13 +60,13 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
         return 1;
     pqp_activity *a = arg;
     const PGEventResultCreate *answer = info;
-    if (pqp_peek(&a->shared) || PQresultStatus(answer->result) == PGRES_SINGLE_TUPLE)
+    ExecStatusType status = PQresultStatus(answer->result);
+    if (pqp_peek(&a->shared) || status == PGRES_SINGLE_TUPLE)
         return 1;
     const char *tag = PQcmdStatus(answer->result);
     pqp_poke(&a->tag, pack(tag));
     pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
-    ExecStatusType status = PQresultStatus(answer->result);
     bool copy = status == PGRES_COPY_OUT || status == PGRES_COPY_IN || status == PGRES_COPY_BOTH;
     if (copy || PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there is, or may be, more under way */
         pqp_poke(&a->sent_then, -1);
@@ -145,14 +143,7 @@ static bool look_at_process(int backend_pid, pqp_sight *seen)
 {
     char path[40], title[300];
     snprintf(path, sizeof path, "/proc/%d/cmdline", backend_pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, title, sizeof title - 1);
-    close(fd);
-    title[n > 0 ? n : 0] = '\0'; /* it is padded with NULs */
-    for (size_t end = strlen(title); end > 0 && title[end - 1] == ' ';)
-        title[--end] = '\0';
+    pqp_read_text(path, title, sizeof title); /* it is padded with NULs */
     if (strncmp(title, "postgres: ", 10) != 0)
         return false; /* another machine's number, or titles are off */
     if (ends_with(title, " idle"))
@@ -184,30 +175,30 @@ pqp_sight pqp_activity_look(pqp_activity *a, int backend_pid)
     return seen;
 }
 
+/* Where the time in a state is put down. */
+static pqp_time *account_of(pqp_activity *a, pqpool_holder_state state)
+{
+    if (state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION)
+        return &a->idle_tx;
+    return state == PQPOOL_HOLDER_RUNNING || state == PQPOOL_HOLDER_LOCKED ? &a->working : &a->idle;
+}
+
 void pqp_activity_note_locked(pqp_activity *a, const pqp_sight *seen)
 {
-    pqp_time last = a->looked_at;
+    pqp_time last = a->looked_at, now = seen->at;
     int64_t answers = pqp_load(&a->answers);
-    if (seen->at <= last)
+    if (now <= last)
         return;
-    a->looked_at = seen->at;
+    bool fetched = answers != a->answers_then;
+    pqp_time from = PQP_MAX(last, PQP_MIN(seen->since, now));
+    a->looked_at = now;
     if (seen->state != PQPOOL_HOLDER_UNKNOWN) {
-        /* In this state since `from`; before that something else went on, which was work, unless nothing was fetched in
-         * that time and nothing was asked. */
-        pqp_time from = PQP_MAX(last, PQP_MIN(seen->since, seen->at)), now = seen->at;
-        bool was_idle = a->state != PQPOOL_HOLDER_RUNNING && a->state != PQPOOL_HOLDER_LOCKED &&
-                        answers == a->answers_then;
-        pqp_time *before = !was_idle                                       ? &a->working
-                           : a->state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION ? &a->idle_tx
-                                                                           : &a->idle;
-        *before += from - last;
-        pqp_time *then = seen->state == PQPOOL_HOLDER_IDLE                  ? &a->idle
-                         : seen->state == PQPOOL_HOLDER_IDLE_IN_TRANSACTION ? &a->idle_tx
-                                                                            : &a->working;
-        *then += now - from;
+        /* In this state since `from`; before that as at the last look, or at work, if something was fetched. */
+        *(fetched ? &a->working : account_of(a, a->state)) += from - last;
+        *account_of(a, seen->state) += now - from;
     }
-    if (seen->state != a->state || answers != a->answers_then)
-        a->state_since = seen->since > 0 ? PQP_MAX(last, PQP_MIN(seen->since, seen->at)) : seen->at;
+    if (seen->state != a->state || fetched)
+        a->state_since = seen->since > 0 ? from : now;
     a->state = seen->state;
     a->answers_then = answers;
 }

@@ -4,19 +4,15 @@
 
 #include "holder.h"
 
-static int in(const pqpool *p, pqp_slot_state state)
-{
-    return pqp_fleet_in(p, state);
-}
-
 /* The pool's figures, so that the reader can tell a leak from a slow server and both from a missing one. */
 static void append_figures(pqpool *p, const pqp_waiter *w, pqpool_error *err)
 {
     int others = p->queue.owners.count + p->queue.sharers.count - w->queued;
-    pqp_error_append(
-        err, " (max_size %d: %d leased, %d shared, %d idle, %d connecting; %d more callers wait)",
-        (int)p->options.max_size, in(p, PQP_SLOT_LEASED), in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING),
-        in(p, PQP_SLOT_IDLE), in(p, PQP_SLOT_CONNECTING), others);
+    pqp_error_append(err,
+                     " (max_size %d: %d leased, %d shared, %d idle, %d connecting; %d more callers wait)",
+                     (int)p->options.max_size, pqp_fleet_in(p, PQP_SLOT_LEASED),
+                     pqp_fleet_in(p, PQP_SLOT_LANE) + pqp_fleet_in(p, PQP_SLOT_DRAINING),
+                     pqp_fleet_in(p, PQP_SLOT_IDLE), pqp_fleet_in(p, PQP_SLOT_CONNECTING), others);
 }
 
 static const char *what_was_missing(const pqpool *p, const pqp_waiter *w)
@@ -26,7 +22,7 @@ static const char *what_was_missing(const pqpool *p, const pqp_waiter *w)
     if (w->want == PQP_WANT_ALONE)
         return w->holder ? "connection was free for a statement of a thread that holds a lease itself"
                          : "connection was free for a statement that needs one to itself";
-    return in(p, PQP_SLOT_LANE) > 0 ? "shared connection had room" : "shared connection was there";
+    return pqp_fleet_in(p, PQP_SLOT_LANE) > 0 ? "shared connection had room" : "shared connection was there";
 }
 
 /* The deadline passed. Where no connection lives, what the server or the system said is the answer. */
@@ -64,7 +60,7 @@ static void note_pool_lock(pqpool *p, const pqp_waiter *w)
     char text[PQP_EVENT_TEXT] = "", here[PQP_SITE_TEXT], there[PQP_SITE_TEXT];
     int at = 0;
     if (w->site.thread == 0 || !pqp_holder_maybe() || (w->want != PQP_WANT_LEASE && !w->holder) ||
-        in(p, PQP_SLOT_LEASED) < p->options.max_size)
+        pqp_fleet_in(p, PQP_SLOT_LEASED) < p->options.max_size)
         return;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s; s = s->link.next) {
         const pqp_waiter *other = s->site.thread ? waiter_of(p, s->site.thread) : NULL;

@@ -188,6 +188,13 @@ static pqpool_code deadline_of(pqpool *pool, int timeout_ms, pqp_time *deadline,
     return code;
 }
 
+/* For a call that may wait: the pool is one, and this is when its time is over. */
+static pqpool_code check_call(pqpool *pool, int timeout_ms, pqp_time *deadline, pqpool_error *err)
+{
+    pqpool_code code = pqp_life_check(pool, err);
+    return code == PQPOOL_OK ? deadline_of(pool, timeout_ms, deadline, err) : code;
+}
+
 pqpool_code pqpool_acquire_at(pqpool *pool, int timeout_ms, pqpool_lease *lease, pqpool_error *err,
                               const char *file, int line)
 {
@@ -195,9 +202,7 @@ pqpool_code pqpool_acquire_at(pqpool *pool, int timeout_ms, pqpool_lease *lease,
         return pqp_refuse(err, PQPOOL_EINVAL, "lease is NULL");
     *lease = (pqpool_lease){0};
     pqp_time deadline;
-    pqpool_code code = pqp_life_check(pool, err);
-    if (code == PQPOOL_OK)
-        code = deadline_of(pool, timeout_ms, &deadline, err);
+    pqpool_code code = check_call(pool, timeout_ms, &deadline, err);
     if (code != PQPOOL_OK)
         return code;
     pqp_site site = {file, line, pqp_thread()};
@@ -254,9 +259,7 @@ pqpool_code pqpool_lease_move(pqpool_lease *lease, pqpool_scope *new_owner)
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err)
 {
     pqp_time deadline;
-    pqpool_code code = pqp_life_check(pool, err);
-    if (code == PQPOOL_OK)
-        code = deadline_of(pool, timeout_ms, &deadline, err);
+    pqpool_code code = check_call(pool, timeout_ms, &deadline, err);
     if (code != PQPOOL_OK)
         return code;
     pqp_site site = {"pqpool_ping", 0, pqp_thread()};

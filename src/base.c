@@ -1,6 +1,7 @@
 /* base: mutexes and conditions over pthreads, and the run-time check of the lock order. */
 #include "base.h"
 
+#include <fcntl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,6 +35,17 @@ void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at)
         pthread_cond_timedwait(&cond->c, &mu->m, &ts);
     }
     pqp_rank_enter(mu->rank);
+}
+
+void pqp_read_text(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, size - 1) : 0;
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    for (size_t end = strlen(text); end > 0 && (text[end - 1] == ' ' || text[end - 1] == '\n');)
+        text[--end] = '\0';
 }
 
 static _Thread_local int own_number;

@@ -122,6 +122,9 @@ static inline void pqp_cond_broadcast(pqp_cond *cond)
 void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
 #endif /* PQP_MODEL */
 
+/* The beginning of a file as text, without the newlines and blanks at its end; "" if it can't be read. */
+void pqp_read_text(const char *path, char *text, size_t size);
+
 /* The calling thread's number, as the system, gdb and top show it; costs a system call only the first time. */
 int pqp_thread(void);
 void pqp_thread_forked(void); /* in the child: it has another one */

@@ -333,7 +333,7 @@ void pqp_connector_survey_here(pqpool *p, pqp_time deadline)
     pqp_time least =
         pqp_now() + ASKING_TIME; /* in less a server that is well need not answer, and would be given up */
     if (slot && !p->closing) {
-        pqp_slot_move(&p->slots, slot, PQP_SLOT_PROBING, pqp_now());
+        pqp_fleet_probe_locked(p, slot, pqp_now());
         slot->job = &here;
         pqp_mutex_unlock(&p->mu); /* nobody is served by this */
         survey(p, slot, slot->conn, true, PQP_MAX(deadline, least));

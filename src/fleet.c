@@ -170,11 +170,6 @@ pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options, 
 
 /* ---- counting ---- */
 
-static int in(const pqpool *p, pqp_slot_state state)
-{
-    return pqp_fleet_in(p, state);
-}
-
 int pqp_fleet_building_locked(const pqpool *p)
 {
     int n = 0;
@@ -193,7 +188,7 @@ int pqp_fleet_lanes_locked(const pqpool *p)
 
 int pqp_fleet_underway_locked(const pqpool *p, bool late)
 {
-    int n = in(p, PQP_SLOT_CONNECTING) + in(p, PQP_SLOT_PROBING);
+    int n = pqp_fleet_in(p, PQP_SLOT_CONNECTING) + pqp_fleet_in(p, PQP_SLOT_PROBING);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
         n += !s->to_lane;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head; s; s = s->link.next)
@@ -245,20 +240,31 @@ pqp_slot *pqp_fleet_slot_of_locked(const pqpool *p, const pqp_lane *lane)
     return NULL;
 }
 
+pqp_slot *pqp_fleet_next_lane_locked(const pqpool *p, const pqp_slot *lane)
+{
+    pqp_slot *draining = p->slots.in[PQP_SLOT_DRAINING].head;
+    pqp_slot *next = lane ? lane->link.next : p->slots.in[PQP_SLOT_LANE].head;
+    return next || (lane && lane->state == PQP_SLOT_DRAINING) ? next : draining;
+}
+
+pqp_time pqp_fleet_idle_time_locked(const pqpool *p)
+{
+    return p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+}
+
 int pqp_fleet_in_use_locked(const pqpool *p)
 {
-    int n = in(p, PQP_SLOT_LEASED);
-    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
-    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
-        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s; s = s->link.next)
-            n += pqp_load(&s->lane->load) > 0;
+    int n = pqp_fleet_in(p, PQP_SLOT_LEASED);
+    for (const pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));)
+        n += pqp_load(&s->lane->load) > 0;
     return n;
 }
 
 int pqp_fleet_live_locked(const pqpool *p)
 {
-    return in(p, PQP_SLOT_IDLE) + in(p, PQP_SLOT_LEASED) + in(p, PQP_SLOT_RESETTING) +
-           in(p, PQP_SLOT_PROBING) + in(p, PQP_SLOT_LANE) + in(p, PQP_SLOT_DRAINING);
+    return pqp_fleet_in(p, PQP_SLOT_IDLE) + pqp_fleet_in(p, PQP_SLOT_LEASED) +
+           pqp_fleet_in(p, PQP_SLOT_RESETTING) + pqp_fleet_in(p, PQP_SLOT_PROBING) +
+           pqp_fleet_in(p, PQP_SLOT_LANE) + pqp_fleet_in(p, PQP_SLOT_DRAINING);
 }
 
 /* Both lists stand in the order in which they came. */
@@ -273,14 +279,14 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
     *out = (pqpool_stats_data){
         .limit = (int32_t)p->options.max_size,
         .total = pqp_slots_total(&p->slots),
-        .idle = in(p, PQP_SLOT_IDLE),
-        .leased = in(p, PQP_SLOT_LEASED),
-        .shared = in(p, PQP_SLOT_LANE),
-        .connecting = in(p, PQP_SLOT_CONNECTING),
-        .resetting = in(p, PQP_SLOT_RESETTING),
-        .probing = in(p, PQP_SLOT_PROBING),
-        .draining = in(p, PQP_SLOT_DRAINING),
-        .closing = in(p, PQP_SLOT_CLOSING),
+        .idle = pqp_fleet_in(p, PQP_SLOT_IDLE),
+        .leased = pqp_fleet_in(p, PQP_SLOT_LEASED),
+        .shared = pqp_fleet_in(p, PQP_SLOT_LANE),
+        .connecting = pqp_fleet_in(p, PQP_SLOT_CONNECTING),
+        .resetting = pqp_fleet_in(p, PQP_SLOT_RESETTING),
+        .probing = pqp_fleet_in(p, PQP_SLOT_PROBING),
+        .draining = pqp_fleet_in(p, PQP_SLOT_DRAINING),
+        .closing = pqp_fleet_in(p, PQP_SLOT_CLOSING),
         .waiting = pqp_fleet_waiting_locked(p),
         .connects = p->connects,
         .connect_failures = p->connect_failures,
@@ -308,14 +314,12 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
         .create = p->create,
     };
     memcpy(out->closed_by, p->closed_by, sizeof out->closed_by);
-    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
     pqp_time now = pqp_now(), stall = pqp_peek(&p->stall_time);
-    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
-        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s; s = s->link.next) {
-            out->statements += pqp_load(&s->lane->load);
-            out->alone += s->alone && s->busy;
-            out->stalled += !s->alone && pqp_lane_stalled(s->lane, now, stall);
-        }
+    for (const pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
+        out->statements += pqp_load(&s->lane->load);
+        out->alone += s->alone && s->busy;
+        out->stalled += !s->alone && pqp_lane_stalled(s->lane, now, stall);
+    }
 }
 
 /* ---- telling ---- */
@@ -406,9 +410,16 @@ void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_
     slot->fresh = false;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
     p->acquires++;
-    p->peak_leased = PQP_MAX(p->peak_leased, in(p, PQP_SLOT_LEASED));
+    p->peak_leased = PQP_MAX(p->peak_leased, pqp_fleet_in(p, PQP_SLOT_LEASED));
     pqp_histogram_count(&p->wait, (now - since) / 1000);
     PQP_TELL(p, PQPOOL_EVENT_ACQUIRE, slot, NULL, .wait_us = (now - since) / 1000);
+}
+
+void pqp_fleet_probe_locked(pqpool *p, pqp_slot *slot, pqp_time now)
+{
+    slot->job = NULL;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_PROBING, now);
+    p->kick = true;
 }
 
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)

@@ -133,6 +133,10 @@ int pqp_fleet_waiting_locked(pqpool *p);
 pqp_slot *pqp_fleet_slot_of_locked(const pqpool *p, const pqp_lane *lane);
 /* Connections that somebody uses: leases, and lanes with statements on them. */
 int pqp_fleet_in_use_locked(const pqpool *p);
+/* Walks over the lanes, those that are being drained last: NULL begins, and ends. */
+pqp_slot *pqp_fleet_next_lane_locked(const pqpool *p, const pqp_slot *lane);
+/* How long a connection may be idle. */
+pqp_time pqp_fleet_idle_time_locked(const pqpool *p);
 /* Connections that are up. */
 int pqp_fleet_live_locked(const pqpool *p);
 void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out);
@@ -159,6 +163,8 @@ void pqp_fleet_due_locked(pqpool *p, pqp_time at); /* the keeper must look at th
 void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
 /* To one caller, for himself, who has been waiting since then. */
 void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now);
+/* An idle connection is taken out of circulation while the server is asked something over it. */
+void pqp_fleet_probe_locked(pqpool *p, pqp_slot *slot, pqp_time now);
 /* Begins to make an idle connection a lane, for everybody or for one waiter alone. */
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone);
 /* A lane takes nothing new any more. */

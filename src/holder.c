@@ -134,19 +134,15 @@ static void put_blame(pqpool *p, pqp_time now, pqpool_error *text)
         pqp_holder_describe_locked(s, now, &h);
         pqp_error_append(text, "; %s", h.text);
     }
-    static const pqp_slot_state with_lanes[] = {PQP_SLOT_LANE, PQP_SLOT_DRAINING};
-    for (size_t i = 0; i < PQP_COUNT_OF(with_lanes); i++)
-        for (const pqp_slot *s = p->slots.in [with_lanes[i]].head; s && n < BLAMED_AT_MOST;
-             s = s->link.next) {
-            char sql[120];
-            pqp_time running = pqp_lane_head(s->lane, now, sql, sizeof sql);
-            if (running < PQP_LOOK_AGE)
-                continue;
-            pqp_error_append(text, "; connection %d (pid %d): shared, running for %.1f s: %s", (int)s->id,
-                             (int)s->backend_pid, seconds(running / 1000),
-                             *sql ? sql : "(its caller has left)");
-            n++;
-        }
+    for (const pqp_slot *s = NULL; n < BLAMED_AT_MOST && (s = pqp_fleet_next_lane_locked(p, s));) {
+        char sql[120];
+        pqp_time running = pqp_lane_head(s->lane, now, sql, sizeof sql);
+        if (running < PQP_LOOK_AGE)
+            continue;
+        pqp_error_append(text, "; connection %d (pid %d): shared, running for %.1f s: %s", (int)s->id,
+                         (int)s->backend_pid, seconds(running / 1000), *sql ? sql : "(its caller has left)");
+        n++;
+    }
 }
 
 void pqp_holder_blame_locked(pqpool *p, pqp_time now, pqpool_error *err)

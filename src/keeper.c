@@ -27,7 +27,7 @@ enum { EVENTS_AT_ONCE = 64 };
 
 static void retire_idle(pqpool *p, pqp_time now)
 {
-    pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    pqp_time idle_timeout = pqp_fleet_idle_time_locked(p);
     int spare = p->slots.in[PQP_SLOT_IDLE].count - (int)p->options.min_idle;
     for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
         prev = s->link.prev;
@@ -58,15 +58,14 @@ static void probe_idle(pqpool *p, pqp_time now)
             pqp_fleet_due_locked(p, at);
             continue;
         }
-        s->job = NULL;
-        pqp_slot_move(&p->slots, s, PQP_SLOT_PROBING, now);
+        pqp_fleet_probe_locked(p, s, now);
     }
 }
 
 /* Shared connections that are old, or that nobody uses, go back to the pool when they are empty. */
 static void retire_lanes(pqpool *p, pqp_time now)
 {
-    pqp_time quiet_limit = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    pqp_time quiet_limit = pqp_fleet_idle_time_locked(p);
     for (pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head, *next; s; s = next) {
         next = s->link.next;
         int64_t served = pqp_peek(&s->lane->served);

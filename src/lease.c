@@ -15,8 +15,8 @@ static uint64_t token_of(const pqp_slot *slot)
     return (uint64_t)slot->generation << 32 | (uint32_t)slot->index;
 }
 
-/* test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it has said anything since:
- * its last words, perhaps. */
+/* test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it
+ * has said anything since: its last words, perhaps. */
 static bool test(pqp_slot *slot, pqp_time deadline)
 {
     pqp_time now = pqp_now();

@@ -7,11 +7,6 @@
 #define RETRY_IDLE (250 * PQP_MS)
 #define RETRY_REFUSED (1000 * PQP_MS)
 
-static int in(const pqpool *p, pqp_slot_state state)
-{
-    return pqp_fleet_in(p, state);
-}
-
 /* ---- connects ---- */
 
 static void hold_back(pqpool *p, pqp_time now, pqp_time pause)
@@ -42,7 +37,7 @@ void pqp_outcome_accepted_locked(pqpool *p)
 /* Makes sure the keeper is there when an unused connection has reached its age. */
 static void mind_age(pqpool *p, const pqp_slot *slot, pqp_time now)
 {
-    pqp_time idle_timeout = p->options.idle_timeout > 0 ? p->options.idle_timeout * PQP_MS : PQP_NEVER / 2;
+    pqp_time idle_timeout = pqp_fleet_idle_time_locked(p);
     pqp_fleet_due_locked(p, PQP_MIN(slot->expires, now + idle_timeout));
 }
 
@@ -98,7 +93,7 @@ void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_e
     pqp_fleet_due_locked(p, p->next_attempt);
     PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
     int live = pqp_fleet_live_locked(p);
-    bool none_comes = !p->options.wait && in(p, PQP_SLOT_CONNECTING) == 0;
+    bool none_comes = !p->options.wait && pqp_fleet_in(p, PQP_SLOT_CONNECTING) == 0;
     if (live == 0 && (for_good || none_comes)) {
         pqp_pool_fail_waiters_locked(p, why);
     } else if (none_comes) {

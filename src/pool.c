@@ -4,11 +4,6 @@
 /* After this long a connect is not relied on where a shared connection could give way. */
 #define CONNECT_OVERDUE (100 * PQP_MS)
 
-static int in(const pqpool *p, pqp_slot_state state)
-{
-    return pqp_fleet_in(p, state);
-}
-
 pqp_slot *pqp_pool_lend_idle_locked(pqpool *p, const pqp_turn *turn, const pqp_site *site)
 {
     if (p->suspended)
@@ -176,7 +171,7 @@ static void serve_waiters(pqpool *p, pqp_time now)
 static int connects_allowed(pqpool *p, pqp_time now)
 {
     int room = (int)p->options.max_size - pqp_slots_total(&p->slots);
-    int allowed = PQP_MIN(room, (int)p->options.connect_concurrency - in(p, PQP_SLOT_CONNECTING));
+    int allowed = PQP_MIN(room, (int)p->options.connect_concurrency - pqp_fleet_in(p, PQP_SLOT_CONNECTING));
     if (p->failures == 0 || allowed <= 0)
         return allowed;
     pqp_time at = pqp_fleet_demand_locked(p, now) > 0 ? p->next_attempt_waited : p->next_attempt;
@@ -184,7 +179,7 @@ static int connects_allowed(pqpool *p, pqp_time now)
         pqp_fleet_due_locked(p, at);
         return 0;
     }
-    return in(p, PQP_SLOT_CONNECTING) > 0 ? 0 : 1;
+    return pqp_fleet_in(p, PQP_SLOT_CONNECTING) > 0 ? 0 : 1;
 }
 
 /* Connects are ordered for those whom nothing under way covers, then for what is to be kept ready. */
@@ -194,7 +189,7 @@ static void order_connects(pqpool *p, pqp_time now)
     if (p->warm > 0 && pqp_fleet_live_locked(p) >= p->warm)
         p->warm = 0;
     int demand = pqp_fleet_demand_locked(p, now), underway = pqp_fleet_underway_locked(p, false);
-    int spare = PQP_MAX(0, underway - demand) + in(p, PQP_SLOT_IDLE);
+    int spare = PQP_MAX(0, underway - demand) + pqp_fleet_in(p, PQP_SLOT_IDLE);
     int ready = PQP_MAX(0, (int)p->options.min_idle - spare);
     int want = PQP_MAX(PQP_MAX(0, demand - underway) + ready, p->warm - total);
     if (p->grow && (total >= p->options.max_size || pqp_fleet_lanes_locked(p) >= pqp_load(&p->lanes_limit)))
@@ -264,7 +259,7 @@ static void shrink(pqpool *p, pqp_time now)
 {
     pqp_slot *oldest;
     while ((oldest = p->slots.in[PQP_SLOT_IDLE].tail) &&
-           pqp_slots_total(&p->slots) - in(p, PQP_SLOT_CLOSING) > p->options.max_size)
+           pqp_slots_total(&p->slots) - pqp_fleet_in(p, PQP_SLOT_CLOSING) > p->options.max_size)
         pqp_fleet_scrap_locked(p, oldest, PQPOOL_CLOSE_MAX_SIZE);
     for (pqp_slot *s; pqp_slots_total(&p->slots) > p->options.max_size && (s = parked_lane(p));)
         pqp_fleet_drain_locked(p, s);
@@ -281,7 +276,7 @@ static void shrink(pqpool *p, pqp_time now)
 static void trim(pqpool *p)
 {
     int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
-    while (in(p, PQP_SLOT_IDLE) > max_idle)
+    while (pqp_fleet_in(p, PQP_SLOT_IDLE) > max_idle)
         pqp_fleet_scrap_locked(p, p->slots.in[PQP_SLOT_IDLE].tail, PQPOOL_CLOSE_MAX_IDLE);
 }
 
@@ -304,7 +299,7 @@ void pqp_pool_settle_locked(pqpool *p)
         drain_for_owners(p, now);
     }
     trim(p);
-    p->idle_all_along = PQP_MIN(p->idle_all_along, in(p, PQP_SLOT_IDLE));
+    p->idle_all_along = PQP_MIN(p->idle_all_along, pqp_fleet_in(p, PQP_SLOT_IDLE));
 }
 
 void pqp_pool_suspend_locked(pqpool *p)

@@ -1,8 +1,6 @@
 #include "watch.h"
 
-#include <fcntl.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "trace.h"
 
@@ -34,9 +32,7 @@ static bool send_asker(pqpool *p, pqp_time now)
     pqp_slot *idle = p->slots.in[PQP_SLOT_IDLE].tail;
     if (!idle)
         return false;
-    idle->job = NULL;
-    pqp_slot_move(&p->slots, idle, PQP_SLOT_PROBING, now);
-    p->kick = true;
+    pqp_fleet_probe_locked(p, idle, now);
     return true;
 }
 
@@ -134,13 +130,7 @@ static void read_thread_name(look *l)
 {
     char path[60];
     snprintf(path, sizeof path, "/proc/self/task/%d/comm", l->thread);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t n = read(fd, l->thread_name, sizeof l->thread_name - 1);
-    close(fd);
-    l->thread_name[n > 0 ? n : 0] = '\0';
-    l->thread_name[strcspn(l->thread_name, "\n")] = '\0';
+    pqp_read_text(path, l->thread_name, sizeof l->thread_name);
 }
 
 static void note_looks_locked(const look *looks, int n)

@@ -123,13 +123,13 @@ static void suspending(void)
     pqpool_free(pool);
 }
 
-static _Atomic int making, let_make;
+static _Atomic int connecting, let_connect;
 
-static int hold_setup(PGconn *conn, void *arg)
+static int hold_connect(PGconn *conn, void *arg)
 {
     (void)conn, (void)arg;
-    making++;
-    return eventually(let_make) ? 0 : 1;
+    connecting++;
+    return eventually(let_connect) ? 0 : 1;
 }
 
 static void *run_slow(void *arg)
@@ -148,16 +148,16 @@ static void *run_slow(void *arg)
 static void suspending_meanwhile(void)
 {
     pqpool *pool = open_pool("application_name=" APP " pool_max_size=2 pool_reset=clean",
-                             &(pqpool_hooks){PQPOOL_HOOKS, .on_connect = hold_setup});
-    let_make = 1;
+                             &(pqpool_hooks){PQPOOL_HOOKS, .on_connect = hold_connect});
+    let_connect = 1;
     pqpool_lease lease = take(pool);
-    let_make = 0;
-    making = 0;
+    let_connect = 0;
+    connecting = 0;
     caller slow = {.pool = pool};
     pthread_create(&slow.thread, NULL, run_slow, &slow);
-    ok(eventually(making == 1), "a connection is being made for a slow statement");
+    ok(eventually(connecting == 1), "a connection is being made for a slow statement");
     pqpool_suspend(pool);
-    let_make = 1;
+    let_connect = 1;
     ok(eventually(stats(pool).connecting == 0 && stats(pool).resetting == 0), "it is there");
     sleep_ms(100);
     ok(!slow.done && stats(pool).statements == 0,
@@ -170,15 +170,6 @@ static void suspending_meanwhile(void)
 }
 
 /* ---- evict ---- */
-
-static _Atomic int connecting, let_connect;
-
-static int hold_connect(PGconn *conn, void *arg)
-{
-    (void)conn, (void)arg;
-    connecting++;
-    return eventually(let_connect) ? 0 : 1;
-}
 
 static void evicting(void)
 {
@@ -206,6 +197,7 @@ static void evicting(void)
     close_pool(pool);
 
     /* A connect under way may be to the server that is being left. */
+    connecting = let_connect = 0;
     pool = open_pool("application_name=" APP " pool_max_size=1",
                      &(pqpool_hooks){PQPOOL_HOOKS, .on_connect = hold_connect});
     caller waits;

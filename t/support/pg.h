@@ -15,19 +15,8 @@
 #include <pqpool-ops.h>
 #include <pqpool.h>
 
+#include "support/now.h"
 #include "tap.h"
-
-__attribute__((unused)) static double now_s(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-__attribute__((unused)) static void sleep_ms(int ms)
-{
-    poll(NULL, 0, ms);
-}
 
 /* Starts this program again under t/with-pg, in an environment that has `variable`. */
 __attribute__((unused, noreturn)) static void again_with_server(const char *variable)
