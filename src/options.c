@@ -2,6 +2,7 @@
 #include "options.h"
 #include "conninfo.h"
 #include "error.h"
+#include "span.h"
 #include <pqpool-ops.h>
 
 typedef enum { COUNT, PERCENT, TIME, SWITCH, WORD, TEXT } value_kind;
@@ -147,78 +148,9 @@ static int64_t value_of(const pqp_options *o, const row *r)
     return *(const int64_t *)(const void *)((const char *)o + r->offset);
 }
 
-/* ---- text: without the locale, in which a Turkish i would not be an I ---- */
-
-static char lower(char c)
+static pqp_span without_prefix(pqp_span s)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static bool is_blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-typedef struct span {
-    const char *at;
-    size_t size;
-} span;
-
-static span span_of(const char *text)
-{
-    return (span){text, strlen(text)};
-}
-
-static span trimmed(const char *text)
-{
-    text += strspn(text, " \t\n\v\f\r");
-    span s = span_of(text);
-    while (s.size > 0 && is_blank(s.at[s.size - 1]))
-        s.size--;
-    return s;
-}
-
-static bool same(span a, span b)
-{
-    if (a.size != b.size)
-        return false;
-    for (size_t i = 0; i < a.size; i++)
-        if (lower(a.at[i]) != lower(b.at[i]))
-            return false;
-    return true;
-}
-
-static bool is(span s, const char *text)
-{
-    return same(s, span_of(text));
-}
-
-/* Takes the next word off a list separated by blanks; false at its end. */
-static bool next_word(const char **list, span *word)
-{
-    *list += strspn(*list, " ");
-    *word = (span){*list, strcspn(*list, " ")};
-    *list += word->size;
-    return word->size > 0;
-}
-
-static int word_index(span s, const char *list)
-{
-    span word;
-    for (int i = 0; next_word(&list, &word); i++)
-        if (same(word, s))
-            return i;
-    return -1;
-}
-
-static span without_prefix(span s)
-{
-    return s.size > 5 && is((span){s.at, 5}, "pool_") ? (span){s.at + 5, s.size - 5} : s;
+    return s.size > 5 && pqp_span_is((pqp_span){s.at, 5}, "pool_") ? (pqp_span){s.at + 5, s.size - 5} : s;
 }
 
 /* ---- names ---- */
@@ -228,10 +160,10 @@ const pqp_option_row *pqp_options_row(int i)
     return i >= 0 && i < N_ROWS ? &rows[i].shown : NULL;
 }
 
-static int find(span name)
+static int find(pqp_span name)
 {
     for (int i = 0; i < N_ROWS; i++)
-        if (is(name, rows[i].shown.name) || word_index(name, rows[i].shown.aliases) >= 0)
+        if (pqp_span_is(name, rows[i].shown.name) || pqp_span_word_index(name, rows[i].shown.aliases) >= 0)
             return i;
     return -1;
 }
@@ -240,8 +172,8 @@ int pqp_options_find(const char *name)
 {
     if (!name)
         return -1;
-    int i = find(span_of(name)); /* some aliases have the prefix for their own */
-    return i >= 0 ? i : find(without_prefix(span_of(name)));
+    int i = find(pqp_span_of(name)); /* some aliases have the prefix for their own */
+    return i >= 0 ? i : find(without_prefix(pqp_span_of(name)));
 }
 
 bool pqp_options_given(const pqp_options *o, const char *name)
@@ -250,49 +182,29 @@ bool pqp_options_given(const pqp_options *o, const char *name)
     return i >= 0 && (o->given >> i & 1) != 0;
 }
 
-/* Levenshtein's distance, without case, of names that are not longer than our own can be. */
-static int distance(span a, span b)
-{
-    int line[64];
-    if (a.size >= PQP_COUNT_OF(line) || b.size >= PQP_COUNT_OF(line))
-        return INT32_MAX;
-    for (size_t j = 0; j <= b.size; j++)
-        line[j] = (int)j;
-    for (size_t i = 0; i < a.size; i++) {
-        int diagonal = line[0];
-        line[0] = (int)i + 1;
-        for (size_t j = 0; j < b.size; j++) {
-            int change = diagonal + (lower(a.at[i]) != lower(b.at[j]));
-            diagonal = line[j + 1];
-            line[j + 1] = PQP_MIN(change, PQP_MIN(diagonal, line[j]) + 1);
-        }
-    }
-    return line[b.size];
-}
-
 /* The name or alias that is most like this one, of size 0 if none is. */
-static span nearest(span name)
+static pqp_span nearest(pqp_span name)
 {
-    span best = {"", 0};
+    pqp_span best = {"", 0};
     int limit = PQP_MAX(1, (int)PQP_MIN(name.size, 64) / 3) + 1;
     for (int i = 0; i < N_ROWS; i++) {
         const char *aliases = rows[i].shown.aliases;
-        span candidate = span_of(rows[i].shown.name);
+        pqp_span candidate = pqp_span_of(rows[i].shown.name);
         do {
-            int d = distance(name, without_prefix(candidate));
+            int d = pqp_span_distance(name, without_prefix(candidate));
             if (d < limit) {
                 limit = d;
                 best = candidate;
             }
-        } while (next_word(&aliases, &candidate));
+        } while (pqp_span_next_word(&aliases, &candidate));
     }
     return best;
 }
 
 static pqpool_code refuse_name(const char *name, const char *value, pqpool_error *err)
 {
-    span given = span_of(name), bare = without_prefix(given);
-    span near = nearest(bare);
+    pqp_span given = pqp_span_of(name), bare = without_prefix(given);
+    pqp_span near = nearest(bare);
     pqp_refuse(err, PQPOOL_EINVAL, "unknown option %.80s=%.80s: ", name, value);
     if (near.size > 0) {
         bool prefix = bare.size < given.size && without_prefix(near).size == near.size;
@@ -307,70 +219,9 @@ static pqpool_code refuse_name(const char *name, const char *value, pqpool_error
 
 /* ---- values from text ---- */
 
-static bool parse_whole(span s, int64_t *out)
+static bool parse_switch(pqp_span s, int64_t *out)
 {
-    *out = 0;
-    for (size_t i = 0; i < s.size; i++)
-        if (!is_digit(s.at[i]) || __builtin_mul_overflow(*out, 10, out) ||
-            __builtin_add_overflow(*out, s.at[i] - '0', out))
-            return false;
-    return s.size > 0;
-}
-
-/* From the largest, which print_time() tries first. */
-static const struct {
-    const char *name;
-    int64_t us;
-} units[] = {{"d", DAY * 1000},    {"h", HOUR * 1000LL}, {"min", MINUTE * 1000LL},
-             {"s", SECOND * 1000}, {"ms", 1000},         {"us", 1}};
-
-/* The microseconds of a unit, 0 for an unknown one. Case does not count, as nobody means megaseconds. */
-static int64_t unit_us(span unit, bool seconds)
-{
-    if (unit.size == 0)
-        return seconds ? 1000000 : 1000;
-    for (size_t i = 0; i < PQP_COUNT_OF(units); i++)
-        if (is(unit, units[i].name))
-            return units[i].us;
-    return 0;
-}
-
-/* Takes leading digits off s. */
-static span take_digits(span *s)
-{
-    span digits = {s->at, 0};
-    while (digits.size < s->size && is_digit(s->at[digits.size]))
-        digits.size++;
-    *s = (span){s->at + digits.size, s->size - digits.size};
-    return digits;
-}
-
-/* A time with up to six decimals, in ms and rounded up, so that a little time is never none at all. */
-static bool parse_time(span s, bool seconds, int64_t *out)
-{
-    span number = take_digits(&s), decimals = {"0", 1};
-    if (s.size > 0 && *s.at == '.') {
-        s = (span){s.at + 1, s.size - 1};
-        decimals = take_digits(&s);
-    }
-    while (s.size > 0 && is_blank(*s.at))
-        s = (span){s.at + 1, s.size - 1};
-    int64_t us = unit_us(s, seconds), part;
-    if (us == 0 || decimals.size > 6 || !parse_whole(number, out) || !parse_whole(decimals, &part))
-        return false;
-    int64_t divisor = 1;
-    for (size_t i = 0; i < decimals.size; i++)
-        divisor *= 10;
-    part = (part * us + divisor - 1) / divisor;
-    if (__builtin_mul_overflow(*out, us, out) || __builtin_add_overflow(*out, part, out))
-        return false;
-    *out = *out / 1000 + (*out % 1000 != 0);
-    return true;
-}
-
-static bool parse_switch(span s, int64_t *out)
-{
-    *out = word_index(s, "off on false true no yes 0 1");
+    *out = pqp_span_word_index(s, "off on false true no yes 0 1");
     if (*out < 0)
         return false;
     *out %= 2;
@@ -378,41 +229,40 @@ static bool parse_switch(span s, int64_t *out)
 }
 
 /* One of the values that stand for no number. */
-static bool parse_special(const row *r, span s, int64_t *out)
+static bool parse_special(const row *r, pqp_span s, int64_t *out)
 {
-    if (r->special & CAN_BE_OFF && is(s, "off")) {
+    if (r->special & CAN_BE_OFF && pqp_span_is(s, "off")) {
         *out = 0;
         return true;
     }
     *out = -1;
-    return (r->special & NO_LIMIT && (is(s, "off") || is(s, "-1"))) ||
-           (r->special & LIKE_MAX && is(s, "max_size"));
+    return (r->special & NO_LIMIT && (pqp_span_is(s, "off") || pqp_span_is(s, "-1"))) ||
+           (r->special & LIKE_MAX && pqp_span_is(s, "max_size"));
 }
 
 static bool parse_value(const row *r, const char *text, bool seconds, int64_t *out)
 {
-    span s = trimmed(text);
+    pqp_span s = pqp_span_trimmed(text);
     bool parsed = false;
     if (parse_special(r, s, out))
         return true;
     switch (r->kind) {
     case PERCENT:
         if (s.size > 1 && s.at[s.size - 1] == '%')
-            for (s.size--; s.size > 0 && is_blank(s.at[s.size - 1]);)
-                s.size--;
-        parsed = parse_whole(s, out);
+            s = pqp_span_cut_blanks((pqp_span){s.at, s.size - 1});
+        parsed = pqp_span_parse_whole(s, out);
         break;
     case COUNT:
-        parsed = parse_whole(s, out);
+        parsed = pqp_span_parse_whole(s, out);
         break;
     case TIME:
-        parsed = parse_time(s, seconds, out);
+        parsed = pqp_span_parse_time(s, seconds, out);
         break;
     case SWITCH:
         parsed = parse_switch(s, out);
         break;
     case WORD:
-        *out = word_index(s, r->words);
+        *out = pqp_span_word_index(s, r->words);
         parsed = *out >= 0;
         break;
     case TEXT:
@@ -423,14 +273,6 @@ static bool parse_value(const row *r, const char *text, bool seconds, int64_t *o
 
 /* ---- values as text ---- */
 
-static int print_time(int64_t ms, char *buf, size_t size)
-{
-    size_t i = 0;
-    while (ms * 1000 % units[i].us != 0)
-        i++;
-    return snprintf(buf, size, "%lld%s", (long long)(ms * 1000 / units[i].us), units[i].name);
-}
-
 /* As snprintf(). */
 static int print_value(const row *r, int64_t value, char *buf, size_t size)
 {
@@ -439,14 +281,14 @@ static int print_value(const row *r, int64_t value, char *buf, size_t size)
     if (value == 0 && r->special & CAN_BE_OFF)
         return snprintf(buf, size, "off");
     if (r->kind == TIME && value > 0)
-        return print_time(value, buf, size);
+        return pqp_span_print_time(value, buf, size);
     if (r->kind == SWITCH)
         return snprintf(buf, size, "%s", value ? "on" : "off");
     if (r->kind == WORD) {
         const char *words = r->words;
-        span word = {"", 0};
+        pqp_span word = {"", 0};
         for (int64_t i = 0; i <= value; i++)
-            next_word(&words, &word);
+            pqp_span_next_word(&words, &word);
         return snprintf(buf, size, "%.*s", (int)word.size, word.at);
     }
     return snprintf(buf, size, "%lld%s", (long long)value, r->kind == PERCENT ? "%" : "");
@@ -485,8 +327,8 @@ static void append_range(const row *r, pqpool_error *err)
     if (r->kind == WORD) {
         pqp_error_append(err, "must be one of");
         const char *words = r->words;
-        span word;
-        for (int i = 0; next_word(&words, &word); i++)
+        pqp_span word;
+        for (int i = 0; pqp_span_next_word(&words, &word); i++)
             pqp_error_append(err, "%s %.*s", i ? "," : "", (int)word.size, word.at);
         return;
     }
@@ -514,7 +356,7 @@ static bool text_is_fit(const row *r, const char *value)
 static void apply_preset(pqp_options *o)
 {
     for (size_t i = 0; i < PQP_COUNT_OF(presets); i++) {
-        int at = find(span_of(presets[i].name));
+        int at = find(pqp_span_of(presets[i].name));
         const char *text = presets[i].values[o->preset];
         if (!(o->given >> at & 1))
             (void)!parse_value(&rows[at], text ? text : rows[at].shown.default_, false, field(o, &rows[at]));
@@ -532,7 +374,7 @@ void pqp_options_init(pqp_options *o)
 static bool counts_seconds(const char *name)
 {
     for (size_t i = 0; i < PQP_COUNT_OF(in_seconds); i++)
-        if (is(without_prefix(span_of(name)), in_seconds[i]))
+        if (pqp_span_is(without_prefix(pqp_span_of(name)), in_seconds[i]))
             return true;
     return false;
 }
@@ -540,7 +382,7 @@ static bool counts_seconds(const char *name)
 static pqpool_code refuse_value(const row *r, const char *name, const char *value, pqpool_error *err)
 {
     pqp_refuse(err, PQPOOL_EINVAL, "option %.80s=%.80s", name, value);
-    if (!is(without_prefix(span_of(name)), r->shown.name))
+    if (!pqp_span_is(without_prefix(pqp_span_of(name)), r->shown.name))
         pqp_error_append(err, " (%s)", r->shown.name);
     pqp_error_append(err, ": ");
     append_range(r, err);
