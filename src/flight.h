@@ -136,6 +136,7 @@ typedef struct pqp_lane {
     bool driver_at_work;    /* he has accepted the role, and not given it back */
     bool driver_awake;      /* he holds the lock, and will look at his call before he sleeps */
     bool kick;              /* the driver must look again */
+    bool attended;          /* since the last appointment a statement has come whose owner waits */
     bool orphaned;          /* the keeper must be told that it drives */
     bool tainted;           /* a statement that taints has been seen */
     bool condemned;         /* takes and sends nothing more, drains, is closed */

@@ -147,6 +147,8 @@ void pqp_lane_take_inbox(pqp_lane *l)
         pqp_stmt_list_push(&l->backlog, oldest);
         if (oldest->call->over)
             set_alarm(l, oldest);
+        else
+            l->attended = true;
     }
 }
 
@@ -184,7 +186,11 @@ static void appoint(pqp_lane *l, pqp_call *self)
         l->driver = PQP_DRIVER_NONE;
         return;
     }
-    pqp_call *call = may_drive(self) ? self : newest_waiter(l);
+    /* While the keeper drives, nobody who could take over is here but who has come since: the flight of one who submits
+     * and never waits is not walked at each step. */
+    bool seek = l->driver == PQP_DRIVER_NONE || l->attended;
+    l->attended = false;
+    pqp_call *call = may_drive(self) ? self : seek ? newest_waiter(l) : NULL;
     if (call) {
         l->driver = PQP_DRIVER_CALL;
         l->driver_call = call;
