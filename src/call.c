@@ -8,7 +8,30 @@ int pqp_call_init(void *call)
 
 void pqp_call_fini(void *call)
 {
+    free(((pqp_call *)call)->room);
     pqp_parker_fini(&((pqp_call *)call)->parker);
+}
+
+enum { ROOM_UNIT = 64, ROOM_KEPT = 1024 };
+
+void *pqp_call_room(pqp_call *call, size_t size)
+{
+    if (call->room && size <= call->room_size)
+        return call->room;
+    free(call->room);
+    size = (size / ROOM_UNIT + 1) * ROOM_UNIT;
+    call->room = size <= UINT32_MAX ? malloc(size) : NULL;
+    call->room_size = (uint32_t)size;
+    return call->room;
+}
+
+void pqp_call_trim(pqp_call *call)
+{
+    if (call->room_size <= ROOM_KEPT)
+        return;
+    free(call->room);
+    call->room = NULL;
+    call->room_size = 0;
 }
 
 /* The next instant at which something of the call runs out. */

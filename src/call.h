@@ -10,6 +10,11 @@
 int pqp_call_init(void *call); /* for a depot */
 void pqp_call_fini(void *call);
 
+/* So many bytes for the owner's own use, as long as he has the call; kept for the next owner, unless they are many. NULL:
+ * no memory. */
+void *pqp_call_room(pqp_call *call, size_t size) PQP_MUSTCHECK;
+void pqp_call_trim(pqp_call *call); /* they are not needed any more */
+
 /*
  * Runs all members of the call and returns when each has its code and outcome: answered, failed, or past its
  * deadline. Then pqp_call_part(). The caller must have pinned the lane, and reserved room.

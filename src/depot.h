@@ -1,6 +1,8 @@
 /*
  * depot: type-stable objects of one size. What was taken once is never freed before the depot itself, only
  * handed out again, so a late reader never touches freed memory. Thread-safe.
+ *
+ * Memory is taken for many at a time, so that an object costs little beyond itself.
  */
 #ifndef PQP_DEPOT_H
 #define PQP_DEPOT_H
@@ -12,10 +14,13 @@ typedef struct pqp_depot {
     size_t size;
     int (*init)(void *object); /* once in an object's life; 0 or an errno value; may be NULL */
     void (*fini)(void *object);
-    struct pqp_depot_item *all, *idle; /* guarded by mu */
-    int out;                           /* guarded by mu: objects taken and not yet put back */
+    /* guarded by mu */
+    struct pqp_depot_shelf *shelves;
+    struct pqp_depot_item *idle;
+    int out; /* objects taken and not yet put back */
 } pqp_depot;
 
+/* Objects are aligned as a pointer is. */
 int pqp_depot_init(pqp_depot *d, size_t size, int (*init)(void *), void (*fini)(void *)) PQP_MUSTCHECK;
 void pqp_depot_fini(pqp_depot *d); /* frees all objects; none may be out */
 

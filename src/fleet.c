@@ -27,8 +27,12 @@ static bool init_stores(pqpool *p, int plans)
 {
     if (pqp_depot_init(&p->sleepers, sizeof(pqp_sleeper), pqp_sleeper_init, pqp_sleeper_fini) != 0)
         return false;
+    if (pqp_depot_init(&p->standings, sizeof(pqp_standing), NULL, NULL) != 0)
+        goto no_standings;
     if (pqp_depot_init(&p->runs, PQP_RUN_SIZE, pqp_call_init, pqp_call_fini) != 0)
         goto no_runs;
+    if (pqp_depot_init(&p->tickets, PQP_TICKET_SIZE, pqp_call_init, pqp_call_fini) != 0)
+        goto no_tickets;
     if (pqp_depot_init(&p->stmts, sizeof(pqp_stmt), NULL, NULL) != 0)
         goto no_stmts;
     if (pqp_plans_init(&p->plans, plans) != 0)
@@ -39,8 +43,12 @@ static bool init_stores(pqpool *p, int plans)
 no_plans:
     pqp_depot_fini(&p->stmts);
 no_stmts:
+    pqp_depot_fini(&p->tickets);
+no_tickets:
     pqp_depot_fini(&p->runs);
 no_runs:
+    pqp_depot_fini(&p->standings);
+no_standings:
     pqp_depot_fini(&p->sleepers);
     return false;
 }
@@ -50,7 +58,9 @@ static void fini_stores(pqpool *p)
     pqp_delivery_fini(&p->delivery);
     pqp_plans_fini(&p->plans);
     pqp_depot_fini(&p->stmts);
+    pqp_depot_fini(&p->tickets);
     pqp_depot_fini(&p->runs);
+    pqp_depot_fini(&p->standings);
     pqp_depot_fini(&p->sleepers);
 }
 

@@ -37,7 +37,7 @@ struct pqpool {
     pqp_target target; /* constant */
     char name[PQP_NAME_SIZE + 192];
     pqp_events events;
-    pqp_depot sleepers, runs, stmts;
+    pqp_depot sleepers, standings, runs, tickets, stmts;
     pqp_plans plans;
     pqp_delivery delivery; /* what pqpool_dispatch() will hand out */
     int keeper_fd;         /* eventfd: wakes the keeper */
@@ -97,8 +97,9 @@ struct pqpool {
     pqp_time blamed_at;
 };
 
-/* Room for one run of statements (run.h): its size is known to a higher layer, which asserts it. */
-enum { PQP_RUN_SIZE = 440 };
+/* Room for one run of statements (run.h), and for a ticket (ticket.h): their sizes are known to higher layers, which
+ * assert them. Both begin with a call. */
+enum { PQP_RUN_SIZE = 264, PQP_TICKET_SIZE = 424 };
 
 /* ---- making and unmaking ---- */
 

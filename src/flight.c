@@ -16,7 +16,7 @@ enum { ENDS_MAX = 2 };
 void pqp_flight_wake(pqp_lane *l, pqp_call *call, int word)
 {
     call->waking = true;
-    call->wake_word = word;
+    call->wake_word = (uint8_t)word;
     call->wake_next = l->wakes;
     l->wakes = call;
 }

@@ -81,12 +81,14 @@ typedef struct pqp_call {
      * NULL: the owner waits, and drives when he is asked to. */
     void (*over)(struct pqp_call *call);
     _Atomic(struct pqp_lane *) lane; /* the last one it was handed to */
+    char *room; /* the owner's, for copies of what he was handed: see pqp_call_room() */
+    uint32_t room_size;
 
     /* guarded by lane->mu */
     int remaining; /* members without an answer */
     int sent;      /* members sent so far */
     bool waking;   /* on a wake list: a word is on its way, and until it is there the owner must stay */
-    int wake_word;
+    uint8_t wake_word;
     struct pqp_call *wake_next;
 } pqp_call;
 

@@ -64,6 +64,20 @@ typedef struct pqp_sleeper {
     pqp_parker parker;
 } pqp_sleeper;
 
+/* A place in the order: given when somebody comes, and kept when he was served something unusable. */
+typedef struct pqp_turn {
+    uint64_t ticket; /* 0: not given yet; lower ones are served first */
+    pqp_time since;
+    bool stood; /* he has been admitted to the queue once */
+} pqp_turn;
+
+/* What statements need that have to wait, and others don't: on whose behalf somebody stands in the queue. Type-stable. */
+typedef struct pqp_standing {
+    pqp_waiter waiter;
+    pqp_turn turn;
+    pqpool_error why; /* he was refused, where nobody sleeps for him */
+} pqp_standing;
+
 typedef struct pqp_queue {
     pqp_waiter_list owners;  /* LEASE and ALONE */
     pqp_waiter_list sharers; /* SHARE */
@@ -72,13 +86,6 @@ typedef struct pqp_queue {
 
 int pqp_sleeper_init(void *sleeper); /* for a depot */
 void pqp_sleeper_fini(void *sleeper);
-
-/* A place in the order: given when somebody comes, and kept when he was served something unusable. */
-typedef struct pqp_turn {
-    uint64_t ticket; /* 0: not given yet; lower ones are served first */
-    pqp_time since;
-    bool stood; /* he has been admitted to the queue once */
-} pqp_turn;
 
 void pqp_queue_take_turn(pqp_queue *q, pqp_turn *turn, pqp_time now); /* unless he has one */
 

@@ -17,12 +17,34 @@ static pqpool_error *error_at(const pqp_run *r, int i)
     return r->errors ? &r->errors[i] : NULL;
 }
 
-static void note_code(pqp_run *r, int index, pqpool_code code)
+/* For a member that has failed. Most don't, and an error is larger than all else of a statement. */
+static pqpool_error *failure_at(pqp_run *r, int i)
+{
+    if (r->lazy && !r->errors)
+        r->errors = malloc(sizeof *r->errors); /* without memory, code and outcome are told */
+    return error_at(r, i);
+}
+
+static void note_code(pqp_run *r, int index, pqpool_code code, pqpool_outcome outcome)
 {
     if (code != PQPOOL_OK && (r->first == PQPOOL_OK || index < r->first_index)) {
-        r->first = code;
+        r->first = (uint8_t)code;
+        r->first_outcome = (uint8_t)outcome;
         r->first_index = index;
     }
+}
+
+void pqp_run_tell(const pqp_run *r, pqpool_error *err)
+{
+    if (r->first == PQPOOL_OK)
+        pqp_error_clear(err);
+    else if (!r->errors)
+        pqp_fail(err, (pqpool_code)r->first, (pqpool_outcome)r->first_outcome,
+                 "%s (there was no memory to say more)", pqpool_strerror((pqpool_code)r->first));
+    else if (err)
+        *err = r->errors[0];
+    if (err)
+        err->row = -1; /* it is no group */
 }
 
 /* ---- making one ---- */
@@ -36,7 +58,7 @@ static void put_members(pqpool *p, pqp_stmt *members)
 }
 
 /* Takes and checks all members; *failed: the one that was refused. */
-static pqpool_code take_members(pqp_run *r, int n, int *failed, pqpool_error *err)
+static pqpool_code take_members(pqp_run *r, int n, pqp_time now, int *failed, pqpool_error *err)
 {
     pqp_stmt **end = &r->call.members;
     size_t bytes = 0;
@@ -52,7 +74,7 @@ static pqpool_code take_members(pqp_run *r, int n, int *failed, pqpool_error *er
         end = &m->sibling;
         m->request = s;
         m->index = i;
-        pqpool_code code = pqp_check_stmt(r->pool, s, r->began, m, err);
+        pqpool_code code = pqp_check_stmt(r->pool, s, now, m, err);
         if (code != PQPOOL_OK)
             return code;
         bytes += m->bytes;
@@ -85,50 +107,40 @@ static pqpool_code join(pqp_run *r, pqpool_error *err, int *failed)
     return PQPOOL_OK;
 }
 
-pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mode mode, PGresult **results,
-                     pqpool_error *errors, pqpool_error *err)
+pqpool_code pqp_run_init(pqp_run *r, pqpool *p, pqp_depot *home, const pqpool_stmt *stmts, int n,
+                         pqpool_group_mode mode, PGresult **results, pqpool_error *errors,
+                         void (*finished)(pqp_run *r), pqpool_error *err)
 {
-    pqpool_error why;
+    pqp_time now = pqp_now();
     int failed = 0;
     for (int i = 0; i < n; i++)
         results[i] = NULL;
-    pqp_run *r = pqp_depot_take(&p->runs);
-    if (!r) {
-        pqp_no_memory(err);
-        return NULL;
-    }
     r->pool = p;
+    r->home = home;
+    pqp_poke(&r->standing, NULL);
+    r->over = NULL;
     r->stmts = stmts;
-    r->stride = stmts[0].size;
+    r->stride = (uint32_t)stmts[0].size;
     r->results = results;
     r->errors = errors;
-    r->finished = NULL;
-    r->owner = NULL;
-    pqp_store(&r->holds, 1);
-    pqp_store(&r->withdrawn, 0);
-    r->turn = (pqp_turn){0};
+    r->finished = finished;
+    pqp_poke(&r->holds, 1);
+    pqp_poke(&r->withdrawn, 0);
     r->atomic = mode == PQPOOL_ATOMIC;
+    r->lazy = finished && !errors;
     r->first = PQPOOL_OK;
-    r->began = pqp_now();
     r->alone = r->holder = pqp_holder_is_me(p);
     r->call.over = NULL;
-    r->call.unsent_deadline = pqp_deadline(r->began, pqp_load(&p->acquire_timeout_ms));
-    r->waiter.parker = &r->call.parker;
-    r->waiter.call = &r->call;
-    r->waiter.told = NULL;
-    r->waiter.queued = false;
-    r->waiter.making = NULL;
-    r->waiter.served = 0;
-    pqpool_code code = take_members(r, n, &failed, &why);
+    r->call.unsent_deadline = pqp_deadline(now, pqp_peek(&p->acquire_timeout_ms));
+    pqpool_code code = take_members(r, n, now, &failed, err);
     if (code == PQPOOL_OK && r->atomic)
-        code = join(r, &why, &failed);
+        code = join(r, err, &failed);
     if (code == PQPOOL_OK)
-        return r;
-    why.row = failed;
+        return PQPOOL_OK;
     if (err)
-        *err = why;
-    pqp_run_free(r);
-    return NULL;
+        err->row = failed;
+    put_members(p, r->call.members);
+    return code;
 }
 
 void pqp_run_free(pqp_run *r)
@@ -136,8 +148,13 @@ void pqp_run_free(pqp_run *r)
     if (pqp_sub(&r->holds, 1) > 1)
         return; /* whoever set it going is not done with it yet */
     put_members(r->pool, r->call.members);
-    r->call.members = NULL;
-    pqp_depot_put(&r->pool->runs, r);
+    put_members(r->pool, r->over);
+    pqp_standing *standing = pqp_peek(&r->standing);
+    if (standing)
+        pqp_depot_put(&r->pool->standings, standing);
+    if (r->lazy)
+        free(r->errors);
+    pqp_depot_put(r->home, r);
 }
 
 /* ---- what came back ---- */
@@ -203,17 +220,18 @@ static const char timed_out_running[] =
 /* culprit: the member of an all-or-nothing group whose failure undid this one; or NULL. */
 static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt *culprit)
 {
-    pqpool_error *err = error_at(r, m->index);
     if (!m->given_up) /* one given up is still the lane's: only its code and outcome are ours to read */
         r->results[m->index] = m->result;
+    if (m->code == PQPOOL_OK) {
+        pqp_error_clear(error_at(r, m->index));
+        return;
+    }
+    pqpool_error *err = failure_at(r, m->index);
     if (m->code == PQPOOL_ELOST && m->outcome == PQPOOL_NOT_SENT && pqp_load(&r->pool->closed))
         m->code = PQPOOL_ECLOSED;
     if (!culprit || culprit == m)
-        note_code(r, m->index, m->code);
+        note_code(r, m->index, m->code, outcome_of(m, m->outcome));
     switch (m->code) {
-    case PQPOOL_OK:
-        pqp_error_clear(err);
-        break;
     case PQPOOL_ESERVER:
         report_server_error(m->result, "", m->code, err);
         break;
@@ -237,7 +255,7 @@ static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt
         pqp_error_sqlstate(err, lane->why.sqlstate);
         break;
     }
-    if (err && m->code != PQPOOL_OK)
+    if (err)
         err->row = m->index;
 }
 
@@ -268,7 +286,7 @@ static void sift(pqp_run *r, pqp_lane *lane)
             report(r, lane, m, NULL);
     pqp_call_part(call, lane);
     const pqp_stmt *culprit = culprit_of(r);
-    pqp_stmt *again = NULL, **again_end = &again, *over = NULL;
+    pqp_stmt *again = NULL, **again_end = &again;
     bool sent_before = false;
     for (pqp_stmt *m = call->members, *next; m; m = next) {
         next = m->sibling;
@@ -281,14 +299,13 @@ static void sift(pqp_run *r, pqp_lane *lane)
         }
         if (!m->given_up)
             report(r, lane, m, culprit);
-        m->sibling = over;
-        over = m;
+        m->sibling = r->over; /* their texts may be told yet */
+        r->over = m;
     }
     *again_end = NULL;
     call->members = again;
     if (sent_before) /* its time to wait for room was over long ago, perhaps; it begins anew */
         call->unsent_deadline = pqp_deadline(now, pqp_load(&r->pool->acquire_timeout_ms));
-    put_members(r->pool, over);
 }
 
 /* The lane is left as it was found: whoever waits for it may have it. */
@@ -317,11 +334,12 @@ static void collect(pqp_run *r)
 static void fail_members(pqp_run *r, pqp_stmt *members, const pqpool_error *why)
 {
     for (pqp_stmt *m = members; m; m = m->sibling) {
-        pqpool_error *err = error_at(r, m->index);
-        note_code(r, m->index, (pqpool_code)why->code);
+        pqpool_error *err = failure_at(r, m->index);
+        pqpool_outcome outcome = outcome_of(m, (pqpool_outcome)why->outcome);
+        note_code(r, m->index, (pqpool_code)why->code, outcome);
         if (err) {
             *err = *why;
-            err->outcome = (int32_t)outcome_of(m, (pqpool_outcome)why->outcome);
+            err->outcome = (int32_t)outcome;
             err->row = m->index;
         }
     }
@@ -377,23 +395,42 @@ static pqp_lane *find_room(pqp_run *r, int members)
         pqp_fleet_unreserve(lane, members);
         return NULL;
     }
-    r->waiter.served = now;
+    r->served = now;
     return lane;
+}
+
+static void on_refused(pqp_waiter *w);
+
+/* Who stands in the queue for it: the same as before, if it has been there. */
+static pqp_standing *standing_of(pqp_run *r)
+{
+    pqp_standing *standing = pqp_load(&r->standing);
+    if (standing || !(standing = pqp_depot_take(&r->pool->standings)))
+        return standing;
+    standing->turn = (pqp_turn){0};
+    standing->waiter =
+        (pqp_waiter){.parker = &r->call.parker, .call = &r->call, .told = r->finished ? on_refused : NULL};
+    pqp_store(&r->standing, standing);
+    return standing;
 }
 
 /* Stands in the queue, or was put on a lane by whoever served it; else refused. */
 static pqpool_code queue_up(pqp_run *r, int members, pqpool_error *why)
 {
-    pqp_waiter *w = &r->waiter;
+    pqp_standing *standing = standing_of(r);
+    if (!standing)
+        return pqp_no_memory(why);
+    pqp_waiter *w = &standing->waiter;
+    r->served = 0;
     w->want = r->alone ? PQP_WANT_ALONE : PQP_WANT_SHARE;
     w->members = members;
     w->holder = r->holder;
     w->site = (pqp_site){.thread = r->finished ? 0 : pqp_thread()};
-    w->err = r->finished ? error_at(r, r->call.members->index) : why;
+    w->err = r->finished ? &standing->why : why;
     w->deadline = r->call.unsent_deadline;
     for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
         w->deadline = PQP_MIN(w->deadline, m->deadline);
-    return pqp_admission_enter(r->pool, w, &r->turn, why);
+    return pqp_admission_enter(r->pool, w, &standing->turn, why);
 }
 
 /* ---- with a caller who blocks ---- */
@@ -401,7 +438,7 @@ static pqpool_code queue_up(pqp_run *r, int members, pqpool_error *why)
 /* Waits in the queue. True: its statements are on a lane, and may have their answers already. */
 static bool wait_for_lane(pqp_run *r)
 {
-    pqp_waiter *w = &r->waiter;
+    pqp_waiter *w = &pqp_load(&r->standing)->waiter;
     int word = pqp_parker_wait(w->parker, w->deadline);
     if (word == PQP_PARKED) {
         if (pqp_admission_leave(r->pool, w, PQPOOL_ETIMEDOUT))
@@ -428,17 +465,19 @@ static bool place_and_wait(pqp_run *r, pqpool_error *why)
 }
 
 /* Slow is what takes long from where it has a connection; how long callers wait for one is told otherwise. */
-static void tell_if_slow(const pqp_run *r)
+static void tell_if_slow(pqp_run *r)
 {
     pqpool *p = r->pool;
+    const pqp_standing *standing = pqp_peek(&r->standing);
+    pqp_time served = r->served || !standing ? r->served : standing->waiter.served;
     int64_t limit = pqp_peek(&p->slow_ms);
-    if (limit <= 0 || r->waiter.served == 0)
+    if (limit <= 0 || served == 0)
         return;
-    int64_t us = (pqp_now() - r->waiter.served) / 1000;
+    int64_t us = (pqp_now() - served) / 1000;
     if (us < limit * 1000)
         return;
     pqp_pool_lock(p);
-    const pqp_slot *slot = pqp_fleet_slot_of_locked(p, pqp_load(&((pqp_run *)r)->call.lane));
+    const pqp_slot *slot = pqp_fleet_slot_of_locked(p, pqp_load(&r->call.lane));
     if (slot && slot->state != PQP_SLOT_LANE && slot->state != PQP_SLOT_DRAINING)
         slot = NULL; /* it is another's by now */
     PQP_TELL(p, PQPOOL_EVENT_SLOW_STATEMENT, slot, r->stmts->sql, .hold_us = us);
@@ -455,7 +494,7 @@ pqpool_code pqp_run_exec(pqp_run *r)
             fail_unplaced(r, &why);
     }
     tell_if_slow(r);
-    return r->first;
+    return (pqpool_code)r->first;
 }
 
 /* ---- with nobody who waits ---- */
@@ -483,14 +522,9 @@ static void on_over(pqp_call *call)
     end_or_go_on(r);
 }
 
-static pqp_run *run_of(pqp_waiter *w)
-{
-    return (pqp_run *)(void *)((char *)w - offsetof(pqp_run, waiter));
-}
-
 static void on_refused(pqp_waiter *w)
 {
-    pqp_run *r = run_of(w);
+    pqp_run *r = (pqp_run *)w->call;
     pqpool_error why = *w->err;
     fail_unplaced(r, &why);
     end_or_go_on(r);
@@ -514,7 +548,6 @@ static pqpool_code place(pqp_run *r, pqpool_error *why)
 pqpool_code pqp_run_start(pqp_run *r, pqpool_error *err)
 {
     r->call.over = on_over;
-    r->waiter.told = on_refused;
     pqp_add(&r->holds, 1);
     pqpool_code code = place(r, err);
     pqp_run_free(r); /* our hold */
@@ -524,8 +557,10 @@ pqpool_code pqp_run_start(pqp_run *r, pqpool_error *err)
 void pqp_run_withdraw(pqp_run *r)
 {
     pqp_store(&r->withdrawn, 1); /* first: it may be nowhere just now, about to be placed again */
-    if (pqp_admission_leave(r->pool, &r->waiter, PQPOOL_ECANCELED)) { /* it was neither served nor refused */
-        on_refused(&r->waiter);
+    pqp_standing *standing = pqp_load(&r->standing);
+    /* It was neither served nor refused. */
+    if (standing && pqp_admission_leave(r->pool, &standing->waiter, PQPOOL_ECANCELED)) {
+        on_refused(&standing->waiter);
         return;
     }
     pqp_lane *lane = pqp_load(&r->call.lane);

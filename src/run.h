@@ -12,33 +12,39 @@
 
 typedef struct pqp_run {
     pqp_call call; /* the members that are still to have their answers */
-    pqp_waiter waiter;
     pqpool *pool;
-    const pqpool_stmt *stmts; /* first of n, stride apart; the owner's */
-    size_t stride;
+    pqp_depot *home;                     /* where it is put back */
+    _Atomic(pqp_standing *) standing;    /* NULL: it never had to wait for room */
+    pqp_stmt *over;                      /* the members that have theirs */
+    const pqpool_stmt *stmts;            /* first of n, stride apart; the owner's */
     PGresult **results;                  /* the owner's */
     pqpool_error *errors;                /* the owner's, or NULL */
     void (*finished)(struct pqp_run *r); /* NULL: the caller blocks */
-    void *owner;
-    _Atomic int withdrawn; /* not to be placed any more */
-    _Atomic int holds;     /* who still looks at it: freed by the last */
-    pqp_turn turn;
-    bool atomic;       /* all or nothing */
-    bool alone;        /* on a connection where nothing else runs */
-    bool holder;       /* because its caller holds a lease */
-    pqpool_code first; /* code of the first member, by index, that failed */
-    int first_index;
-    pqp_time began;
+    pqp_time served;                     /* when it got room at once; 0: it did not */
+    uint32_t stride;
+    _Atomic int withdrawn;        /* not to be placed any more */
+    _Atomic int holds;            /* who still looks at it: put back by the last */
+    int first_index;              /* of the first member, by index, that failed ... */
+    uint8_t first, first_outcome; /* ... with this pqpool_code and pqpool_outcome */
+    bool atomic;                  /* all or nothing */
+    bool alone;                   /* on a connection where nothing else runs */
+    bool holder;                  /* because its caller holds a lease */
+    bool lazy;                    /* one statement; errors is its own, and is there only when it has failed */
 } pqp_run;
 
 /*
- * Checks n >= 1 statements and makes a run of them; NULL: err says why, err->row which, and nothing was sent.
- * results (n of them) and errors (n or NULL) are written until the run is over, and read from no more.
+ * Checks n >= 1 statements and makes of an object of the depot `home` a run of them. Refused: err says why, err->row which,
+ * nothing was sent, and the object is as it was. results (n of them) and errors (n or NULL) are written until the run is
+ * over, and read from no more. Where finished is given, nobody blocks for it (pqp_run_start()).
  */
-pqp_run *pqp_run_new(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mode mode, PGresult **results,
-                     pqpool_error *errors, pqpool_error *err) PQP_MUSTCHECK;
-void pqp_run_free(
-    pqp_run *r); /* what is not over is given up with it: only before it was started, or after its end */
+pqpool_code pqp_run_init(pqp_run *r, pqpool *p, pqp_depot *home, const pqpool_stmt *stmts, int n,
+                         pqpool_group_mode mode, PGresult **results, pqpool_error *errors,
+                         void (*finished)(pqp_run *r), pqpool_error *err) PQP_MUSTCHECK;
+/* Back to its depot; what is not over is given up with it: only before it was started, or after its end. */
+void pqp_run_free(pqp_run *r);
+
+/* How a run of one statement that was made without errors has ended. */
+void pqp_run_tell(const pqp_run *r, pqpool_error *err);
 
 /* Until the end; the code of the first member that failed. */
 pqpool_code pqp_run_exec(pqp_run *r);

@@ -9,18 +9,29 @@ enum { WORD_OVER = 100 };
 enum { LIVE, OVER, ABANDONED };
 
 struct pqpool_ticket {
+    pqp_run run;       /* first: whose run it is can be told by its address */
     pqp_parcel parcel; /* with a callback: its way to the caller's event loop */
-    pqpool *pool;
-    pqp_run *run;
     pqp_ticket_kind kind;
     _Atomic int state;
     _Atomic int awaited; /* a thread waits for it */
     int n;
-    pqpool_stmt *stmts;   /* n, all they point to is in `copies` */
-    PGresult **results;   /* n */
-    pqpool_error *errors; /* n */
-    char *copies;
+    pqpool_stmt stmt; /* one statement: here and in the call's room is what was handed in ... */
+    PGresult *result; /* ... and here is its answer */
+    pqpool_error
+        *group; /* more, or a callback for a group: n errors; behind them n statements and n results */
 };
+
+_Static_assert(sizeof(pqpool_ticket) <= PQP_TICKET_SIZE, "a ticket fits into the depot's objects");
+
+static pqpool_stmt *stmts_of(pqpool_ticket *t)
+{
+    return t->group ? (pqpool_stmt *)(void *)(t->group + t->n) : &t->stmt;
+}
+
+static PGresult **results_of(pqpool_ticket *t)
+{
+    return t->group ? (PGresult **)(void *)(stmts_of(t) + t->n) : &t->result;
+}
 
 /* ---- copying ---- */
 
@@ -54,42 +65,51 @@ static const char *pack_value(packer *p, const pqpool_stmt *s, int i)
     return pack(p, value, binary ? (size_t)s->param_lengths[i] : strlen(value) + 1);
 }
 
-/* A copy of a statement that has passed the checks. */
-static void pack_stmt(packer *p, const pqpool_stmt *s, pqpool_stmt *copy)
+/* A copy of a statement that has passed the checks. A text that the pool keeps anyway is not copied. */
+static void pack_stmt(packer *p, const pqp_stmt *m, pqpool_stmt *copy)
 {
+    const pqpool_stmt *s = m->request;
     int n = s->n_params;
     const char **values = pack_array(p, s->param_values, sizeof *values, n);
-    memcpy(copy, s, sizeof *copy);
-    copy->size = sizeof *copy;
-    copy->sql = pack(p, s->sql, strlen(s->sql) + 1);
-    copy->param_types = pack_array(p, s->param_types, sizeof *s->param_types, n);
-    copy->param_lengths = pack_array(p, s->param_lengths, sizeof *s->param_lengths, n);
-    copy->param_formats = pack_array(p, s->param_formats, sizeof *s->param_formats, n);
-    copy->param_values = values;
+    if (p->at) {
+        *copy = *s;
+        copy->size = sizeof *copy;
+    }
+    const char *sql = m->plan ? m->plan->sql : pack(p, s->sql, strlen(s->sql) + 1);
+    const Oid *types = pack_array(p, s->param_types, sizeof *types, n);
+    const int *lengths = pack_array(p, s->param_lengths, sizeof *lengths, n);
+    const int *formats = pack_array(p, s->param_formats, sizeof *formats, n);
     for (int i = 0; i < n; i++) {
         const char *value = pack_value(p, s, i);
         if (values)
             values[i] = value;
     }
+    if (!p->at)
+        return;
+    copy->sql = sql;
+    copy->param_types = types;
+    copy->param_lengths = lengths;
+    copy->param_formats = formats;
+    copy->param_values = values;
 }
 
 /* The run reads what the caller handed in until it is over: from here on, our copies. */
 static bool copy_stmts(pqpool_ticket *t)
 {
-    pqp_run *r = t->run;
+    pqp_run *r = &t->run;
+    pqpool_stmt *stmts = stmts_of(t);
     packer p = {0};
     for (int pass = 0; pass < 2; pass++) {
         for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
-            pack_stmt(&p, m->request, &t->stmts[m->index]);
-        if (pass == 0 && !(p.at = malloc(p.size)))
+            pack_stmt(&p, m, &stmts[m->index]);
+        if (pass == 0 && !(p.at = pqp_call_room(&r->call, p.size)))
             return false;
         p.size = 0;
     }
-    t->copies = p.at;
     for (pqp_stmt *m = r->call.members; m; m = m->sibling)
-        m->request = &t->stmts[m->index];
-    r->stmts = t->stmts;
-    r->stride = sizeof *t->stmts;
+        m->request = &stmts[m->index];
+    r->stmts = stmts;
+    r->stride = sizeof *stmts;
     return true;
 }
 
@@ -97,67 +117,72 @@ static bool copy_stmts(pqpool_ticket *t)
 
 static pqpool_ticket *ticket_new(pqpool *p, int n, pqp_ticket_kind kind)
 {
-    pqpool_ticket *t = calloc(1, sizeof *t);
-    size_t each = sizeof *t->errors + sizeof *t->stmts + sizeof *t->results;
-    if (!t || (n > 0 && !(t->errors = calloc((size_t)n, each)))) {
-        free(t);
+    enum { EACH = sizeof(pqpool_error) + sizeof(pqpool_stmt) + sizeof(PGresult *) };
+    pqpool_ticket *t = pqp_depot_take(&p->tickets);
+    if (!t)
         return NULL;
-    }
-    if (n > 0) {
-        t->stmts = (pqpool_stmt *)(void *)(t->errors + n);
-        t->results = (PGresult **)(void *)(t->stmts + n);
-    }
-    t->pool = p;
+    t->run.pool = p;
     t->kind = kind;
     t->n = n;
+    t->result = NULL;
+    t->group = NULL;
+    pqp_poke(&t->state, LIVE);
+    pqp_poke(&t->awaited, 0);
+    if (kind.group && n > 0 && !(t->group = calloc((size_t)n, EACH))) {
+        pqp_depot_put(&p->tickets, t);
+        return NULL;
+    }
     return t;
 }
 
-static void ticket_free(pqpool_ticket *t)
+/* Without its run. */
+static void strip(pqpool_ticket *t)
 {
-    free(t->copies);
-    free(t->errors);
-    free(t);
+    free(t->group);
+    pqp_call_trim(&t->run.call);
 }
 
 /* It was promised, and is kept now. The last use of the pool by it. */
 static void retire(pqpool_ticket *t)
 {
-    pqpool *p = t->pool;
-    if (t->run)
-        pqp_run_free(t->run);
-    ticket_free(t);
+    pqpool *p = t->run.pool;
+    strip(t);
+    if (t->n > 0)
+        pqp_run_free(&t->run);
+    else
+        pqp_depot_put(&p->tickets, t);
     pqp_sub(&p->promised, 1);
 }
 
 static void drop_results(pqpool_ticket *t)
 {
     for (int i = 0; i < t->n; i++)
-        PQclear(t->results[i]);
+        PQclear(results_of(t)[i]);
 }
 
 /* In the caller's event loop. */
 static void call_back(pqp_parcel *parcel)
 {
-    pqpool_ticket *t = (pqpool_ticket *)parcel;
-    if (t->kind.one)
-        t->kind.one(t->results[0], &t->errors[0], t->kind.arg);
-    else
-        t->kind.group(t->results, t->errors, t->n, t->kind.arg);
+    pqpool_ticket *t = (pqpool_ticket *)(void *)((char *)parcel - offsetof(pqpool_ticket, parcel));
+    pqpool_error err;
+    if (t->kind.one) {
+        pqp_run_tell(&t->run, &err);
+        t->kind.one(t->result, &err, t->kind.arg);
+    } else {
+        t->kind.group(t->n > 0 ? results_of(t) : NULL, t->group, t->n, t->kind.arg);
+    }
     retire(t);
 }
 
 static void deliver(pqpool_ticket *t)
 {
-    for (int i = 0; i < t->n && t->kind.one; i++)
-        t->errors[i].row = -1; /* it is no group */
     t->parcel.open = call_back;
-    pqp_delivery_put(&t->pool->delivery, &t->parcel);
+    pqp_delivery_put(&t->run.pool->delivery, &t->parcel);
 }
 
 static void on_finished(pqp_run *r)
 {
-    pqpool_ticket *t = r->owner;
+    pqpool_ticket *t = (pqpool_ticket *)r;
     int live = LIVE;
     if (t->kind.one || t->kind.group) {
         deliver(t);
@@ -173,16 +198,20 @@ static void on_finished(pqp_run *r)
 
 static bool start(pqpool_ticket *t, const pqpool_stmt *stmts, pqpool_group_mode mode, pqpool_error *err)
 {
-    t->run = pqp_run_new(t->pool, stmts, t->n, mode, t->results, t->errors, err);
-    if (!t->run)
+    pqp_run *r = &t->run;
+    pqpool *p = r->pool;
+    if (pqp_run_init(r, p, &p->tickets, stmts, t->n, mode, results_of(t), t->group, on_finished, err) !=
+        PQPOOL_OK) {
+        strip(t);
+        pqp_depot_put(&p->tickets, t);
         return false;
-    t->run->finished = on_finished;
-    t->run->owner = t;
+    }
     if (!copy_stmts(t))
         pqp_no_memory(err);
-    else if (pqp_run_start(t->run, err) == PQPOOL_OK)
+    else if (pqp_run_start(r, err) == PQPOOL_OK)
         return true;
-    pqp_run_free(t->run);
+    strip(t);
+    pqp_run_free(r);
     return false;
 }
 
@@ -198,7 +227,6 @@ pqpool_ticket *pqp_ticket_submit(pqpool *p, const pqpool_stmt *stmts, int n, pqp
     if (n == 0) {
         deliver(t);
     } else if (!start(t, stmts, mode, err)) {
-        ticket_free(t);
         pqp_sub(&p->promised, 1);
         return NULL;
     }
@@ -207,12 +235,12 @@ pqpool_ticket *pqp_ticket_submit(pqpool *p, const pqpool_stmt *stmts, int n, pqp
 
 pqpool *pqp_ticket_pool(const pqpool_ticket *t)
 {
-    return t->pool;
+    return t->run.pool;
 }
 
 bool pqp_ticket_done(const pqpool_ticket *t)
 {
-    return pqp_load(&t->run->call.parker.word) == WORD_OVER;
+    return pqp_load(&t->run.call.parker.word) == WORD_OVER;
 }
 
 PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err)
@@ -221,17 +249,15 @@ PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err
         pqp_fail(err, PQPOOL_EBUSY, PQPOOL_UNKNOWN, "another thread waits for this ticket");
         return NULL;
     }
-    if (pqp_parker_wait(&t->run->call.parker, deadline) != WORD_OVER) {
+    if (pqp_parker_wait(&t->run.call.parker, deadline) != WORD_OVER) {
         pqp_store(&t->awaited, 0);
         pqp_fail(err, PQPOOL_EPENDING, PQPOOL_UNKNOWN,
                  "the statement has not ended yet; the ticket can be waited for again");
         return NULL;
     }
-    PGresult *result = t->results[0];
-    if (err) {
-        *err = t->errors[0];
-        err->row = -1;
-    }
+    PGresult *result = t->result;
+    if (err)
+        pqp_run_tell(&t->run, err);
     retire(t);
     return result;
 }
@@ -239,10 +265,10 @@ PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err
 void pqp_ticket_abandon(pqpool_ticket *t)
 {
     int live = LIVE;
-    pqp_run_withdraw(t->run);
+    pqp_run_withdraw(&t->run);
     if (pqp_cas(&t->state, &live, ABANDONED))
         return;
-    (void)pqp_parker_wait(&t->run->call.parker, PQP_NEVER); /* over already; the word is on its way */
+    (void)pqp_parker_wait(&t->run.call.parker, PQP_NEVER); /* over already; the word is on its way */
     drop_results(t);
     retire(t);
 }

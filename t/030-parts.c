@@ -106,13 +106,14 @@ static void depots(void)
     void *a = pqp_depot_take(&d), *b = pqp_depot_take(&d);
     ok(a && b && a != b, "it hands out objects");
     is_int(d.out, 2, "and counts them");
+    int before = made;
     pqp_depot_put(&d, a);
     ok(pqp_depot_take(&d) == a, "one that came back is handed out again");
-    is_int(made, 2, "and is not made anew");
+    is_int(made, before, "and is not made anew");
     pqp_depot_put(&d, a);
     pqp_depot_put(&d, b);
     pqp_depot_fini(&d);
-    is_int(unmade, 2, "each is unmade once, at the end");
+    is_int(unmade, made, "each is unmade once, at the end");
 }
 
 typedef struct nap {
