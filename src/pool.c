@@ -273,16 +273,30 @@ static void shrink(pqpool *p, pqp_time now)
     }
 }
 
+static int64_t idle_limit(const pqpool *p)
+{
+    return p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
+}
+
 static void trim(pqpool *p)
 {
-    int64_t max_idle = p->options.max_idle < 0 ? p->options.max_size : p->options.max_idle;
-    while (pqp_fleet_in(p, PQP_SLOT_IDLE) > max_idle)
+    while (pqp_fleet_in(p, PQP_SLOT_IDLE) > idle_limit(p))
         pqp_fleet_scrap_locked(p, p->slots.in[PQP_SLOT_IDLE].tail, PQPOOL_CLOSE_MAX_IDLE);
 }
 
-void pqp_pool_settle_locked(pqpool *p)
+/* Nobody waits, and there is neither too much nor too little of anything: most leases come and go like that. */
+static bool is_calm(const pqpool *p)
 {
-    pqp_time now = pqp_now();
+    int idle = pqp_fleet_in(p, PQP_SLOT_IDLE);
+    return p->queue.owners.count == 0 && p->queue.sharers.count == 0 && pqp_peek(&p->sharers_waiting) == 0 &&
+           !pqp_peek(&p->lane_wanted) && !p->closing && !p->suspended && !p->grow && p->warm == 0 &&
+           idle >= p->options.min_idle && idle <= idle_limit(p) &&
+           pqp_fleet_in(p, PQP_SLOT_LANE) <= pqp_peek(&p->lanes_limit) &&
+           pqp_slots_total(&p->slots) <= p->options.max_size;
+}
+
+static void settle(pqpool *p, pqp_time now)
+{
     if (p->closing) {
         for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_IDLE].head);)
             pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_POOL_CLOSED);
@@ -299,6 +313,12 @@ void pqp_pool_settle_locked(pqpool *p)
         drain_for_owners(p, now);
     }
     trim(p);
+}
+
+void pqp_pool_settle_locked(pqpool *p)
+{
+    if (!is_calm(p))
+        settle(p, pqp_now());
     p->idle_all_along = PQP_MIN(p->idle_all_along, pqp_fleet_in(p, PQP_SLOT_IDLE));
 }
 

@@ -42,27 +42,24 @@ void pqp_wire_fini(pqp_wire *w)
 /*
  * What the server reports of the settings a statement could have changed, as one number. It reports them before
  * each ReadyForQuery, so that it is known by the time the last answer is. Not in the list: what no session can
- * change (server_version), or another one may (in_hot_standby). search_path is reported from 18 on. FNV-1a.
+ * change (server_version), or another one may (in_hot_standby). search_path is reported from 18 on. What a server does not
+ * report at first it never does: `absent` collects these, so that libpq's list is not searched for them again. FNV-1a.
  */
-static uint64_t settings_of(const PGconn *conn)
+static uint64_t settings_of(const PGconn *conn, unsigned *absent)
 {
-    static const char *const names[] = {"client_encoding",
-                                        "DateStyle",
-                                        "TimeZone",
-                                        "IntervalStyle",
-                                        "standard_conforming_strings",
-                                        "application_name",
-                                        "session_authorization",
-                                        "is_superuser",
-                                        "default_transaction_read_only",
+    static const char *const names[] = {"DateStyle",        "TimeZone",
+                                        "IntervalStyle",    "standard_conforming_strings",
+                                        "application_name", "session_authorization",
+                                        "is_superuser",     "default_transaction_read_only",
                                         "search_path"};
-    uint64_t hash = 14695981039346656037u;
+    uint64_t hash = 14695981039346656037u ^ (unsigned)PQclientEncoding(conn);
     for (size_t i = 0; i < PQP_COUNT_OF(names); i++) {
-        const char *value = PQparameterStatus(conn, names[i]);
+        const char *value = *absent & 1u << i ? NULL : PQparameterStatus(conn, names[i]);
         for (const char *p = value ? value : ""; *p; p++)
             hash = (hash ^ (unsigned char)*p) * 1099511628211u;
         hash =
             (hash ^ (value ? 0x100 : 0x101)) * 1099511628211u; /* where one value ends, and the next begins */
+        *absent |= value ? 0 : 1u << i;
     }
     return hash;
 }
@@ -72,7 +69,8 @@ void pqp_wire_bind(pqp_wire *w, PGconn *conn)
     w->conn = conn;
     w->fd = conn ? PQsocket(conn) : -1;
     w->tls = conn && PQsslInUse(conn);
-    w->settings = conn ? settings_of(conn) : 0;
+    w->absent = 0;
+    w->settings = conn ? settings_of(conn, &w->absent) : 0;
 }
 
 /* What a prepared statement is called on the server. */
@@ -80,10 +78,18 @@ typedef struct plan_name {
     char text[24];
 } plan_name;
 
+/* By hand: for each statement one, and printf takes ten times as long. */
 static plan_name name_of(uint32_t number)
 {
-    plan_name name;
-    snprintf(name.text, sizeof name.text, "pqpool_%u", (unsigned)number);
+    plan_name name = {"pqpool_"};
+    char digits[10], *to = name.text + strlen(name.text);
+    int n = 0;
+    do
+        digits[n++] = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    while (n > 0)
+        *to++ = digits[--n];
+    *to = '\0';
     return name;
 }
 
@@ -178,7 +184,7 @@ static const char *wire_unclean(pqp_wire *w, bool drained)
         return "a statement left a transaction open";
     if (drained && was_notified(w->conn))
         return "a statement listens on a channel";
-    return settings_of(w->conn) == w->settings ? NULL : "a setting of its session was changed";
+    return settings_of(w->conn, &w->absent) == w->settings ? NULL : "a setting of its session was changed";
 }
 
 /*

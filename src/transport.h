@@ -95,6 +95,7 @@ struct pqp_wire {
     int kick_fd;
     bool tls;
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
+    unsigned absent;   /* those it does not report: transport.c */
 };
 
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */
