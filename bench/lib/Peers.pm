@@ -64,8 +64,12 @@ sub missing {
 sub contenders {
     my ($peer, $builddir) = @_;
     my $version = $peer->{version}->();
-    return map { my ($name, @command) = @$_; { name => $name, command => \@command, version => $version, kind => $peer->{kind} } }
-        $peer->{commands}->($builddir);
+    my @contenders;
+    for ($peer->{commands}->($builddir)) {
+        my ($name, @command) = @$_;
+        push @contenders, { name => $name, command => \@command, version => $version, kind => $peer->{kind} };
+    }
+    return @contenders;
 }
 
 # Building is tried once for each build directory.

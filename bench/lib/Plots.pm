@@ -12,7 +12,8 @@ our @EXPORT_OK = qw(draw);
 my @plots = (
     {
         name => 'throughput_over_threads', from => 'W13', measure => 'throughput', axis => 'threads',
-        title => 'Throughput over threads', x => 'threads (log scale)', y => 'thousand statements per second', per => 1000, log_x => 1,
+        title => 'Throughput over threads', x => 'threads (log scale)', y => 'thousand statements per second',
+        per => 1000, log_x => 1,
     },
     {
         name => 'throughput_over_round_trip', from => 'W4', measure => 'throughput', axis => 'round trip',
