@@ -2,7 +2,7 @@
  * load: statements in a closed loop: each caller has one on its way at a time, or one thread so many.
  *
  *     load MANNER [--callers N] [--connections N] [--in-flight N] [--seconds S] [--warm-up S] [--pool "OPTIONS"]
- *                 [--sleepers PERCENT] [--inserts] [--unprepared] [--uncounted]
+ *                 [--sleepers PERCENT] [--inserts] [--unprepared] [--uncounted] [--operations N]
  *
  * raw        no pool: each caller has a connection to himself
  * pipeline   no pool: one thread and one connection, in libpq's pipeline mode, one Sync a statement
@@ -18,13 +18,17 @@
  * ends between the warm-up and the deadline counts. At the end the server must have counted one transaction a
  * statement: nobody may have put two of them before one Sync. (--uncounted leaves that out, for a server behind a
  * pooler, whose connections stay.)
+ *
+ * --operations N, with one thread: so many statements, after some to warm up, for callgrind to count.
  */
 #include "load.h"
+
+#include "callgrind.h"
 
 #include <math.h>
 #include <sys/resource.h>
 
-enum { ROWS = 1000000, MOST_CALLERS = 1024, FINE = 5, CLASSES = 60 << FINE };
+enum { ROWS = 1000000, MOST_CALLERS = 1024, FINE = 5, CLASSES = 60 << FINE, WARM_UP = 1000 };
 #define NAME "bench-load"
 
 const statement statements[KINDS] = {
@@ -42,6 +46,7 @@ enum { N_MANNERS = sizeof manners / sizeof *manners };
 static const manner *how;
 static caller callers[MOST_CALLERS];
 static pthread_barrier_t gate;
+static int operations_left;              /* of the one thread */
 static int64_t window_begin, window_end; /* set before the callers pass the gate the second time */
 
 static int64_t now_ns(void)
@@ -93,8 +98,18 @@ static uint64_t draw(caller *c)
     return c->random >> 16;
 }
 
+static void count_down(void)
+{
+    if (operations_left == settings.operations)
+        CALLGRIND_START_INSTRUMENTATION;
+    if (--operations_left == 0)
+        CALLGRIND_STOP_INSTRUMENTATION;
+}
+
 void request_make(caller *c, request *r)
 {
+    if (settings.operations > 0)
+        count_down();
     r->kind = settings.inserts ? INSERT : POINT;
     if (settings.sleepers > 0 && draw(c) % 100 < (uint64_t)settings.sleepers)
         r->kind = SLEEP;
@@ -137,7 +152,7 @@ void request_end(caller *c, const request *r, const PGresult *res, const char *w
 
 bool caller_may_ask(void)
 {
-    return now_ns() < window_end;
+    return settings.operations > 0 ? operations_left > 0 : now_ns() < window_end;
 }
 
 PGconn *load_connect(void)
@@ -224,11 +239,13 @@ static double run_callers(int n)
     start_callers(n);
     pthread_barrier_wait(&gate);
     window_begin = now_ns() + (int64_t)(settings.warm_up * 1e9);
-    window_end = window_begin + (int64_t)(settings.seconds * 1e9);
+    window_end = settings.operations > 0 ? INT64_MAX : window_begin + (int64_t)(settings.seconds * 1e9);
+    operations_left = settings.operations + WARM_UP;
     pthread_barrier_wait(&gate);
     sleep_until(window_begin);
     double before = cpu_us();
-    sleep_until(window_end);
+    if (settings.operations == 0)
+        sleep_until(window_end);
     double spent = cpu_us() - before;
     pthread_barrier_wait(&gate);
     for (int i = 0; i < n; i++)
@@ -338,7 +355,7 @@ __attribute__((noreturn)) static void usage(void)
 {
     die("usage: load raw|pipeline|handloop|leased|shared|tickets|loop [--callers N] [--connections N] "
         "[--in-flight N] [--seconds S] [--warm-up S] [--pool \"OPTIONS\"] [--sleepers PERCENT] [--inserts] "
-        "[--unprepared] [--uncounted]");
+        "[--unprepared] [--uncounted] [--operations N]");
 }
 
 static bool take_flag(const char *name)
@@ -364,7 +381,8 @@ static bool take_number(const char *name, const char *value)
     } whole[] = {{"--callers", &settings.callers, MOST_CALLERS},
                  {"--connections", &settings.connections, 1000},
                  {"--in-flight", &settings.in_flight, 10000},
-                 {"--sleepers", &settings.sleepers, 99}};
+                 {"--sleepers", &settings.sleepers, 99},
+                 {"--operations", &settings.operations, 1000000}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (strcmp(name, whole[i].name) == 0) {
             *whole[i].to = atoi(value);
@@ -405,6 +423,7 @@ int main(int argc, char **argv)
 {
     read_arguments(argc, argv);
     int n = how->one_thread ? 1 : settings.callers;
+    must(n == 1 || settings.operations == 0, "--operations is for one thread");
     PGconn *c = control();
     if (settings.inserts) {
         run_sql(c, "drop table if exists bench_inserts");
@@ -419,6 +438,7 @@ int main(int argc, char **argv)
     if (settings.inserts)
         check_rows(c, all_sent(n));
     PQfinish(c);
-    tell(n, cpu, connections);
+    if (settings.operations == 0)
+        tell(n, cpu, connections);
     return 0;
 }

@@ -20,6 +20,7 @@ extern const statement statements[KINDS];
 /* As the command line has it. */
 typedef struct load_settings {
     int callers, connections, in_flight, sleepers; /* sleepers: of 100 */
+    int operations;                                /* 0: until the deadline */
     double seconds, warm_up;
     bool inserts, unprepared, uncounted;
     const char *pool; /* more options for a pool */
