@@ -4,6 +4,8 @@
  *     load MANNER [--callers N] [--connections N] [--in-flight N] [--seconds S] [--warm-up S] [--pool "OPTIONS"]
  *                 [--sleepers PERCENT] [--inserts] [--unprepared] [--uncounted] [--operations N]
  *
+ *     load --libpq      its version at run time
+ *
  * raw        no pool: each caller has a connection to himself
  * pipeline   no pool: one thread and one connection, in libpq's pipeline mode, one Sync a statement
  * handloop   no pool: one thread, epoll, so many connections in pipeline mode, a callback for each answer
@@ -421,6 +423,8 @@ static void read_arguments(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--libpq") == 0)
+        return printf("%d.%d\n", PQlibVersion() / 10000, PQlibVersion() % 10000) < 0;
     read_arguments(argc, argv);
     int n = how->one_thread ? 1 : settings.callers;
     must(n == 1 || settings.operations == 0, "--operations is for one thread");
