@@ -4,7 +4,7 @@
  *     delay MS COMMAND [ARGUMENT]...
  *
  * The command finds the server by PGHOST and PGPORT, behind the proxy of `pqpool demo --rtt`, which adds MS to each
- * round trip. Its exit status is the command's.
+ * round trip. Its exit status is the command's. BENCH_NEAR_HOST and BENCH_NEAR_PORT lead there without the delay.
  */
 #include "bench.h"
 
@@ -12,6 +12,12 @@
 
 #include <signal.h>
 #include <sys/wait.h>
+
+static void keep_near(PGconn *conn)
+{
+    setenv("BENCH_NEAR_HOST", PQhost(conn), 1);
+    setenv("BENCH_NEAR_PORT", PQport(conn), 1);
+}
 
 static void go_by(const target_route *route)
 {
@@ -48,6 +54,7 @@ int main(int argc, char **argv)
     PGconn *conn = control();
     delayproxy *proxy = delayproxy_start(conn, ms);
     must(proxy, "no proxy");
+    keep_near(conn);
     go_by(delayproxy_route(proxy));
     PQfinish(conn);
     int status = run(&argv[2]);
