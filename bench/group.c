@@ -255,11 +255,11 @@ static double time_way(way by, weight w, int n)
 }
 
 /* In turn; fills in the median of each in ms. */
-static void time_ways(weight w, int n, double of_seconds, double p50[WAYS])
+static void time_ways(weight w, int n, int fewest, double of_seconds, double p50[WAYS])
 {
     static double took[WAYS][MOST_ROUNDS];
     int rounds = 0;
-    for (double end = now_s() + of_seconds; rounds < MOST_ROUNDS && (rounds < FEWEST_ROUNDS || now_s() < end);
+    for (double end = now_s() + of_seconds; rounds < MOST_ROUNDS && (rounds < fewest || now_s() < end);
          rounds++)
         for (way by = ONE; by < WAYS; by++)
             took[by][rounds] = time_way(by, w, n);
@@ -328,8 +328,8 @@ static void measure_all(void)
     for (weight w = CHEAP; w <= DEAR; w++)
         for (int i = 0; i < 2; i++) {
             double p50[WAYS], server_ms = server_time(conn, w) * 1e3;
-            time_ways(w, numbers[i], warm_up / 4, p50);
-            time_ways(w, numbers[i], seconds / 4, p50);
+            time_ways(w, numbers[i], 1, warm_up / 4, p50);
+            time_ways(w, numbers[i], FEWEST_ROUNDS, seconds / 4, p50);
             if (i == 0)
                 sample(server_ms, "ms", NULL, "server time of one of the %s", names[w]);
             tell(w, numbers[i], p50, server_ms);

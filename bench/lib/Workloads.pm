@@ -14,7 +14,7 @@ use warnings;
 use Exporter qw(import);
 our @EXPORT_OK = qw(workloads);
 
-my ($srcdir, $builddir, @peers);
+my ($srcdir, $builddir, $size, @peers);
 
 my %rounds = (short => 3, usual => 5, long => 9);
 my %window = (
@@ -70,6 +70,16 @@ sub of_programs {
     my (%workload) = @_;
     $workload{contenders} //= [ map { { key => $_, command => [program($_)] } } @{ $workload{programs} } ];
     return { server => 'accounts', rounds => \%rounds, %workload };
+}
+
+sub door {
+    return of_programs(
+        id => 'W1',
+        about => 'acquire and release, with nobody else about',
+        programs => [qw(door)],
+        arguments => \%window,
+        counts => [ { name => 'acquire and release', command => [qw(door count)] } ],
+    );
 }
 
 sub leasing {
@@ -148,6 +158,22 @@ sub tickets {
     );
 }
 
+sub groups {
+    my $at = sub {
+        my ($ms, @way) = @_;
+        return { key => "group $ms", name => 'group', axis => 'ms of round trip', at => $ms,
+            command => [@way, program('group')] };
+    };
+    return of_programs(
+        id => 'W6',
+        about => 'the parallel statements of one request as a group, and on as many leased connections',
+        programs => [qw(group)],
+        arguments => \%window,
+        contenders => [ $at->(0), map { with_delay($_, $at->($_)) } 1, 50 ],
+        remarks => ['One backend runs the members of a group one after another; leased connections run them in parallel.'],
+    );
+}
+
 sub callbacks {
     my @in_flight = (64, 256);
     return of_statements(
@@ -210,6 +236,28 @@ sub inserts {
     );
 }
 
+sub batches {
+    return of_programs(
+        id => 'W10',
+        about => 'many rows by the same INSERT, with a round trip of 1 ms',
+        programs => [qw(batch)],
+        arguments => {
+            short => [qw(--rows 10000 --seconds 0.25)],
+            usual => [qw(--rows 100000 --seconds 1)],
+            long => [qw(--rows 100000 --seconds 3)],
+        },
+        contenders => [ with_delay(1, { key => 'batch', command => [program('batch')] }) ],
+    );
+}
+
+sub memory {
+    return of_programs(
+        id => 'W11',
+        about => 'memory of the library: for idle connections, for statements in flight, and asked for meanwhile',
+        programs => [qw(holding)],
+    );
+}
+
 sub sleepers {
     my @sleepers = ('--sleepers', 1);
     my @shared = map {
@@ -220,7 +268,7 @@ sub sleepers {
     return of_statements(
         id => 'W12',
         about => 'one statement in a hundred sleeps 50 ms, 64 threads: latency of the others',
-        arguments => { %window, short => [qw(--seconds 0.5 --warm-up 0.5)], usual => [qw(--seconds 1.5 --warm-up 0.5)] },
+        arguments => { %window, short => [qw(--seconds 0.4 --warm-up 0.4)], usual => [qw(--seconds 1.5 --warm-up 0.5)] },
         contenders => [
             @shared, load('pipeline', 'pipeline', '', '', '--in-flight', 64),
             load('pipeline', 'pipeline, sleepers', '', '', '--in-flight', 64, @sleepers),
@@ -238,7 +286,7 @@ sub sleepers {
 }
 
 sub threads {
-    my @threads = (1, 2, 4, 8, 16, 32, 64, 128, 256);
+    my @threads = $size eq 'short' ? (1, 4, 16, 64, 256) : (1, 2, 4, 8, 16, 32, 64, 128, 256);
     my $with = sub {
         my ($manner, $connections, $n) = @_;
         return load($manner, "$manner/$connections", 'threads', $n, '--callers', $n, '--connections', $connections);
@@ -282,11 +330,11 @@ sub recovery {
     );
 }
 
-# All there are, for that tree and those peers (Peers.pm's hashes).
+# All there are, for that tree, size and those peers (Peers.pm's hashes).
 sub workloads {
-    ($srcdir, $builddir, @peers) = @_;
-    return (leasing(), sharing(), sharing_from_afar(), tickets(), callbacks(), growth(), inserts(), sleepers(),
-        threads(), recovery());
+    ($srcdir, $builddir, $size, @peers) = @_;
+    return (door(), leasing(), sharing(), sharing_from_afar(), tickets(), groups(), callbacks(), growth(), inserts(),
+        batches(), memory(), sleepers(), threads(), recovery());
 }
 
 1;
