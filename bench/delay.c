@@ -51,7 +51,8 @@ int main(int argc, char **argv)
     char *end = NULL;
     double ms = argc >= 3 ? strtod(argv[1], &end) : -1;
     must(argc >= 3 && *end == '\0' && ms >= 0, "usage: delay MS COMMAND [ARGUMENT]...");
-    PGconn *conn = control();
+    PGconn *conn = PQconnectdb("application_name=delay"); /* with no options: a pooler may not know them */
+    must(PQstatus(conn) == CONNECTION_OK, "%s", PQerrorMessage(conn));
     delayproxy *proxy = delayproxy_start(conn, ms);
     must(proxy, "no proxy");
     keep_near(conn);

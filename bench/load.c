@@ -2,7 +2,7 @@
  * load: statements in a closed loop: each caller has one on its way at a time, or one thread so many.
  *
  *     load MANNER [--callers N] [--connections N] [--in-flight N] [--seconds S] [--warm-up S] [--pool "OPTIONS"]
- *                 [--sleepers PERCENT] [--inserts] [--unprepared] [--uncounted] [--operations N]
+ *                 [--sleepers PERCENT] [--inserts] [--unprepared] [--operations N]
  *
  *     load --libpq      its version at run time
  *
@@ -18,8 +18,8 @@
  * --sleepers: so many of 100 sleep 50 ms instead, and the latencies are those of the others. --inserts: each writes a
  * row of its own, and the rows are counted afterwards. All callers begin together when all connections are up; what
  * ends between the warm-up and the deadline counts. At the end the server must have counted one transaction a
- * statement: nobody may have put two of them before one Sync. (--uncounted leaves that out, for a server behind a
- * pooler, whose connections stay.)
+ * statement: nobody may have put two of them before one Sync. --unprepared is for raw behind a pooler in between: the
+ * statement goes with its text each time, and as the pooler's connections stay, transactions are not counted.
  *
  * --operations N, with one thread: so many statements, after some to warm up, for callgrind to count.
  */
@@ -357,7 +357,7 @@ __attribute__((noreturn)) static void usage(void)
 {
     die("usage: load raw|pipeline|handloop|leased|shared|tickets|loop [--callers N] [--connections N] "
         "[--in-flight N] [--seconds S] [--warm-up S] [--pool \"OPTIONS\"] [--sleepers PERCENT] [--inserts] "
-        "[--unprepared] [--uncounted] [--operations N]");
+        "[--unprepared] [--operations N]");
 }
 
 static bool take_flag(const char *name)
@@ -365,9 +365,7 @@ static bool take_flag(const char *name)
     const struct {
         const char *name;
         bool *to;
-    } flags[] = {{"--inserts", &settings.inserts},
-                 {"--unprepared", &settings.unprepared},
-                 {"--uncounted", &settings.uncounted}};
+    } flags[] = {{"--inserts", &settings.inserts}, {"--unprepared", &settings.unprepared}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (strcmp(name, flags[i].name) == 0)
             return *flags[i].to = true;
@@ -421,27 +419,42 @@ static void read_arguments(int argc, char **argv)
     }
 }
 
+/* Returns the CPU that it took; so many connections there were. */
+static double run(int n, int *connections)
+{
+    how->open();
+    double cpu = run_callers(n);
+    *connections = how->close();
+    return cpu;
+}
+
+/* With somebody who asks the server what came of it. */
+static double run_watched(int n, int *connections)
+{
+    PGconn *c = control();
+    if (settings.inserts) {
+        run_sql(c, "drop table if exists bench_inserts");
+        run_sql(c, "create table bench_inserts (caller int, n int)");
+    }
+    long long before = transactions(c);
+    double cpu = run(n, connections);
+    check_transactions(c, before, all_sent(n), *connections);
+    if (settings.inserts)
+        check_rows(c, all_sent(n));
+    PQfinish(c);
+    return cpu;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--libpq") == 0)
         return printf("%d.%d\n", PQlibVersion() / 10000, PQlibVersion() % 10000) < 0;
     read_arguments(argc, argv);
     int n = how->one_thread ? 1 : settings.callers;
+    must(!settings.unprepared || (how == &load_raw && !settings.inserts), "--unprepared is for raw, to read");
     must(n == 1 || settings.operations == 0, "--operations is for one thread");
-    PGconn *c = control();
-    if (settings.inserts) {
-        run_sql(c, "drop table if exists bench_inserts");
-        run_sql(c, "create table bench_inserts (caller int, n int)");
-    }
-    long long before = settings.uncounted ? 0 : transactions(c);
-    how->open();
-    double cpu = run_callers(n);
-    int connections = how->close();
-    if (!settings.uncounted)
-        check_transactions(c, before, all_sent(n), connections);
-    if (settings.inserts)
-        check_rows(c, all_sent(n));
-    PQfinish(c);
+    int connections;
+    double cpu = settings.unprepared ? run(n, &connections) : run_watched(n, &connections);
     if (settings.operations == 0)
         tell(n, cpu, connections);
     return 0;

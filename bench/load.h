@@ -22,7 +22,7 @@ typedef struct load_settings {
     int callers, connections, in_flight, sleepers; /* sleepers: of 100 */
     int operations;                                /* 0: until the deadline */
     double seconds, warm_up;
-    bool inserts, unprepared, uncounted;
+    bool inserts, unprepared;
     const char *pool; /* more options for a pool */
 } load_settings;
 

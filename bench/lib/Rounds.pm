@@ -98,7 +98,7 @@ sub count_all {
     for my $count (@counts) {
         $bench->{progress}->("$workload->{id}, instructions, $count->{name}");
         my @command = ("$bench->{builddir}/bench/$count->{command}[0]", @{ $count->{command} }[1 .. $#{ $count->{command} }]);
-        my @both = instructions(sub { lines_of($bench->{srcdir}, $count->{server} // $workload->{server}, @_) }, @command);
+        my @both = instructions(sub { lines_of($bench->{srcdir}, $workload->{server}, @_) }, @command);
         return note_remark($result, 'no instructions were counted: built without valgrind/callgrind.h, or without -g')
             unless @both;
         $found{ $count->{name} } = \@both;
@@ -122,18 +122,26 @@ sub tell_count {
 
 # ---- a workload ----
 
+# Somebody else's program that fails is left out from then on, and named; one of ours ends the workload.
+sub run_contender {
+    my ($bench, $workload, $contender, $result, $round) = @_;
+    my @command = (@{ $contender->{command} }, @{ $workload->{arguments}{ $bench->{size} } // [] });
+    my @lines = eval { lines_of($bench->{srcdir}, $workload->{server}, @command) };
+    return gather($result, $workload, $contender, $round, @lines) unless $@;
+    die $@ unless $contender->{peer};
+    $result->{failed}{ $contender->{key} } = 1;
+    note_remark($result, "$contender->{key} failed in round $round and was left out");
+}
+
 # bench: srcdir, builddir, size, progress (told what runs now).
 sub run_workload {
     my ($bench, $workload) = @_;
-    my $result = { rows => [], remarks => [ @{ $workload->{remarks} // [] } ], by_key => {} };
+    my $result = { rows => [], remarks => [ @{ $workload->{remarks} // [] } ], by_key => {}, failed => {} };
     my $rounds = $workload->{rounds}{ $bench->{size} };
     for my $round (1 .. $rounds) {
         for my $contender (@{ $workload->{contenders} }) {
             $bench->{progress}->("$workload->{id}, $contender->{key}, round $round of $rounds");
-            my @command = @{ $contender->{command} };
-            push @command, @{ $workload->{arguments}{ $bench->{size} } // [] };
-            my $server = $contender->{server} // $workload->{server};
-            gather($result, $workload, $contender, $round, lines_of($bench->{srcdir}, $server, @command));
+            run_contender($bench, $workload, $contender, $result, $round) unless $result->{failed}{ $contender->{key} };
         }
     }
     compare($result, $_, $rounds) for @{ $workload->{ratios} // [] };

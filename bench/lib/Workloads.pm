@@ -3,7 +3,8 @@
 #   server       accounts or durable (Servers.pm), own: one for each program, '': none
 #   programs     what is to be built
 #   rounds, arguments   by how long it may take: short, usual, long
-#   contenders   { key, name, axis, at, command }: run in turn in each round; name, axis and at go to the CSV
+#   contenders   { key, name, axis, at, command, peer }: run in turn in each round; name, axis and at go to the CSV;
+#                peer: what kind of somebody else's it is
 #   show         measures that stand in the table; the CSV has all of them
 #   ratios       { name, measure, over, under, target }: of contenders' keys, the best of each side within a round
 #   counts       { name, command, against, target }: instructions by callgrind
@@ -35,8 +36,9 @@ sub load {
 # A peer, if it is there.
 sub peer {
     my ($name, $axis, $at, @options) = @_;
-    return map { { key => "$name $at", name => $name, axis => $axis, at => $at, command => [@{ $_->{command} }, @options] } }
-        grep { $_->{name} eq $name } @peers;
+    return map {
+        { key => "$name $at", name => $name, axis => $axis, at => $at, peer => $_->{kind}, command => [@{ $_->{command} }, @options] }
+    } grep { $_->{name} eq $name } @peers;
 }
 
 sub peers_with {
@@ -44,9 +46,13 @@ sub peers_with {
     return map { peer($_->{name}, 'connections', $connections, '--callers', 64, '--connections', $connections) } @peers;
 }
 
+# A pooler stands near the server, beyond the delay: its command begins with the wrapper that starts it.
 sub with_delay {
     my ($ms, @contenders) = @_;
-    $_->{command} = ["$srcdir/bench/with-delay", $ms, @{ $_->{command} }] for @contenders;
+    for (@contenders) {
+        my $after = ($_->{peer} // '') eq 'pooler' ? 1 : 0;
+        splice @{ $_->{command} }, $after, 0, "$srcdir/bench/with-delay", $ms;
+    }
     return @contenders;
 }
 
