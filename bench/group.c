@@ -271,9 +271,10 @@ static void tell(weight w, int n, const double p50[WAYS], double server_ms)
 {
     const char *of = names[w];
     double others = (n - 1) * server_ms, limit = p50[ONE] + 1.1 * others;
-    sample(p50[ONE], "ms", NULL, "one of %d %s, p50", n, of);
-    sample(p50[GROUP], "ms", NULL, "group of %d %s, p50", n, of);
-    sample(p50[PARALLEL], "ms", NULL, "%d %s on %d leased connections, p50", n, of, n);
+    const char *measure = w == CHEAP ? "latency p50" : "latency p50, members of about 1 ms";
+    sample(p50[ONE], "ms", NULL, "one, beside %d | %s", n, measure);
+    sample(p50[GROUP], "ms", NULL, "group of %d | %s", n, measure);
+    sample(p50[PARALLEL], "ms", NULL, "%d leased in parallel | %s", n, measure);
     sample(p50[GROUP] / limit, "ratio", "median <= 1",
            "group of %d %s : one + 1.1 x server time of the others", n, of);
     if (server_ms <= 0.03)

@@ -30,7 +30,7 @@ sub number {
 sub title_of {
     my ($row) = @_;
     return $row->{measure} if $row->{contender} eq '';
-    my $at = $row->{axis} eq '' ? '' : ", $row->{at} $row->{axis}";
+    my $at = $row->{axis} eq '' ? '' : ", $row->{axis} $row->{at}" . ($row->{axis} eq 'round trip' ? ' ms' : '');
     return "$row->{contender}$at: $row->{measure}";
 }
 

@@ -47,6 +47,13 @@ sub row_for {
     return $row;
 }
 
+# A program that compares several ways itself names them before a bar: `WAY | MEASURE`.
+sub competitor {
+    my ($contender, $measure) = @_;
+    $$measure =~ s/^(.*) \| // or return $contender;
+    return { %$contender, key => "$contender->{key}, $1", name => $1 };
+}
+
 # A program's samples and remarks, as bench/bench.h describes them. show: the measures that the table is to have.
 sub gather {
     my ($result, $workload, $contender, $round, @lines) = @_;
@@ -57,7 +64,7 @@ sub gather {
         }
         my ($measure, $unit, $value, $target) = split /\t/, $_, -1;
         die "not a sample: $_\n" unless defined $target && $value =~ /^-?[\d.]+(?:e[-+]?\d+)?$/;
-        my $row = row_for($result, $contender, $measure, $unit, $target);
+        my $row = row_for($result, competitor($contender, \$measure), $measure, $unit, $target);
         $row->{hidden} = 1 if $workload->{show} && !grep { $_ eq $measure } @{ $workload->{show} };
         push @{ $row->{values} }, [$round, $value];
     }

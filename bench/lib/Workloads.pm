@@ -33,12 +33,17 @@ sub load {
         command => [program('load'), $manner, @options] };
 }
 
-# A peer, if it is there.
-sub peer {
-    my ($name, $axis, $at, @options) = @_;
+# A peer, if it is there, under a title of ours.
+sub peer_as {
+    my ($name, $title, $axis, $at, @options) = @_;
     return map {
-        { key => "$name $at", name => $name, axis => $axis, at => $at, peer => $_->{kind}, command => [@{ $_->{command} }, @options] }
+        { key => "$title $at", name => $title, axis => $axis, at => $at, peer => $_->{kind}, command => [@{ $_->{command} }, @options] }
     } grep { $_->{name} eq $name } @peers;
+}
+
+sub peer {
+    my ($name, @rest) = @_;
+    return peer_as($name, $name, @rest);
 }
 
 sub peers_with {
@@ -126,22 +131,33 @@ sub sharing {
     );
 }
 
+# Each way at one round trip.
+sub ways_from_afar {
+    my ($ms) = @_;
+    my @at = ('round trip', $ms);
+    my $ours = sub {
+        my ($manner, $connections) = @_;
+        return load($manner, "$connections $manner", @at, '--callers', 64, '--connections', $connections);
+    };
+    my @ways = (
+        $ours->('raw', 64), $ours->('leased', 4), $ours->('leased', 64), $ours->('shared', 1), $ours->('shared', 4),
+        peer_as('postgres.js', 'postgres.js on 1', @at, '--callers', 64, '--connections', 1),
+        map { peer_as($_->{name}, "$_->{name} on 8", @at, '--callers', 64, '--connections', 8) } @peers);
+    return $ms > 0 ? with_delay($ms, @ways) : @ways;
+}
+
 sub sharing_from_afar {
     return of_statements(
         id => 'W4',
-        about => 'the same with a round trip of 1 ms',
-        contenders => [
-            with_delay(1,
-                load('raw', 'raw', 'connections', 64, '--callers', 64), leased(4, 64), shared(1, 4),
-                peer('postgres.js', 'connections', 1, '--callers', 64, '--connections', 1), peers_with(8)),
-        ],
+        about => '64 threads, with a round trip of 1 ms' . ($size eq 'short' ? '' : ', and without, and of 10 ms'),
+        contenders => [ map { ways_from_afar($_) } $size eq 'short' ? 1 : (0, 1, 10) ],
         ratios => [
-            { name => '4 shared : 4 leased', measure => 'throughput', over => ['shared 4'], under => ['leased 4'],
+            { name => '1 ms: 4 shared : 4 leased', measure => 'throughput', over => ['4 shared 1'], under => ['4 leased 1'],
                 target => 'median >= 12' },
-            { name => '1 shared : 64 leased', measure => 'throughput', over => ['shared 1'], under => ['leased 64'],
-                target => 'median >= 1.9' },
-            { name => '1 shared : postgres.js on one connection', measure => 'throughput', over => ['shared 1'],
-                under => ['postgres.js 1'], target => 'median >= 1.4' },
+            { name => '1 ms: 1 shared : 64 leased', measure => 'throughput', over => ['1 shared 1'],
+                under => ['64 leased 1'], target => 'median >= 1.9' },
+            { name => '1 ms: 1 shared : postgres.js on one connection', measure => 'throughput', over => ['1 shared 1'],
+                under => ['postgres.js on 1 1'], target => 'median >= 1.4' },
         ],
     );
 }
@@ -167,7 +183,7 @@ sub tickets {
 sub groups {
     my $at = sub {
         my ($ms, @way) = @_;
-        return { key => "group $ms", name => 'group', axis => 'ms of round trip', at => $ms,
+        return { key => "group $ms", name => 'requests', axis => 'round trip', at => $ms,
             command => [@way, program('group')] };
     };
     return of_programs(
