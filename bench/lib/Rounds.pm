@@ -95,7 +95,7 @@ sub compare {
 
 # ---- instructions ----
 
-# They hardly drift from run to run: once is enough. Where a count has `few` and `many`, the latter is also told as a
+# They hardly drift from run to run (where threads meet, by a tenth): once is enough. Where a count has `few` and `many`, the latter is also told as a
 # multiple of the former.
 sub count_all {
     my ($bench, $workload, $result) = @_;
