@@ -3,9 +3,9 @@
  *
  *     NAME <tab> UNIT <tab> VALUE <tab> TARGET
  *
- * TARGET is empty, or a list of conditions on the samples of that name: "p99 <= 100, max <= 200". A line that begins
- * with # is a remark for the reader. What must hold while it is measured is asserted by must(); a figure from a run
- * where it did not is none.
+ * A program that compares several ways itself writes WAY | MEASURE for NAME. TARGET is empty, or a list of conditions
+ * on the samples of that name: "p99 <= 100, max <= 200". A line that begins with # is a remark for the reader. What must
+ * hold while it is measured is asserted by must(); a figure from a run where it did not is none.
  */
 #ifndef BENCH_H
 #define BENCH_H

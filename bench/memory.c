@@ -15,11 +15,16 @@ void *__wrap_realloc(void *p, size_t size);
 char *__wrap_strdup(const char *s);
 void __wrap_free(void *p);
 
-static atomic_llong live_bytes;
+static atomic_llong live_bytes, calls;
 
 long long library_bytes(void)
 {
     return live_bytes;
+}
+
+long long library_calls(void)
+{
+    return calls;
 }
 
 /* With the word that the allocator keeps before each block. */
@@ -31,6 +36,7 @@ static long long size_of(void *p)
 static void *counted(void *p)
 {
     live_bytes += size_of(p);
+    calls++;
     return p;
 }
 
@@ -48,6 +54,7 @@ void *__wrap_realloc(void *p, size_t size)
 {
     long long before = size_of(p);
     void *q = __real_realloc(p, size);
+    calls++;
     if (q)
         live_bytes += size_of(q) - before;
     return q;
