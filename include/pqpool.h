@@ -439,14 +439,14 @@ pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *option
 
 /*
  * The pool's descriptor for poll(), epoll or any event loop: readable (level-triggered) as long as callbacks are
- * ready; then call pqpool_dispatch(). It stays the same until pqpool_free(); it is non-blocking and close-on-exec,
+ * ready, or answers are there that pqpool_dispatch() has to read first; then call it. It stays the same until pqpool_free(); it is non-blocking and close-on-exec,
  * and the caller must neither read, write nor close it. -1: no pool.
  */
 int pqpool_fd(pqpool *pool);
 
 /*
- * Runs the callbacks that are ready, in this thread, and returns how many, or the negative of a pqpool_code. No lock
- * is held: a callback may use the pool in every way, close it too (not free it), and take its time: nobody else's
+ * Reads what answers are there, runs the callbacks that are ready, in this thread, and returns how many (which may be none),
+ * or the negative of a pqpool_code. No lock is held: a callback may use the pool in every way, close it too (not free it), and take its time: nobody else's
  * statements wait for it. Does not block by itself. Several threads may dispatch at once.
  */
 int pqpool_dispatch(pqpool *pool);

@@ -7,6 +7,7 @@
 
 #include "lease.h"
 #include "life.h"
+#include "loop.h"
 #include "request.h"
 #include "share.h"
 #include "ticket.h"
@@ -491,7 +492,7 @@ pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *option
 
 int pqpool_fd(pqpool *pool)
 {
-    return pqp_life_check(pool, NULL) == PQPOOL_OK ? pool->delivery.fd : -1;
+    return pqp_life_check(pool, NULL) == PQPOOL_OK ? pqp_delivery_fd(&pool->delivery) : -1;
 }
 
 int pqpool_dispatch(pqpool *pool)
@@ -499,15 +500,8 @@ int pqpool_dispatch(pqpool *pool)
     pqpool_code code = pqp_life_check(pool, NULL);
     if (code != PQPOOL_OK)
         return -(int)code;
-    int n = 0;
     pqp_life_enter(pool);
-    /* Those that are ready now; what their callbacks bring about is for the next time, or it might never end. */
-    for (int ready = pqp_delivery_count(&pool->delivery); n < ready; n++) {
-        pqp_parcel *parcel = pqp_delivery_take(&pool->delivery);
-        if (!parcel)
-            break;
-        parcel->open(parcel);
-    }
+    int n = pqp_loop_dispatch(pool);
     (void)pqp_life_leave(pool, PQPOOL_OK);
     return n;
 }

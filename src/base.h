@@ -18,12 +18,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define PQP_MUSTCHECK __attribute__((warn_unused_result))
 #define PQP_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
@@ -59,6 +61,7 @@ enum {
     PQP_PLANT_SHIFTED_FLIGHT,
     PQP_PLANT_PLAN_WITHOUT_TYPES,
     PQP_PLANT_SKIPPED_CLEAN,
+    PQP_PLANT_LOST_GUEST,
 };
 extern _Atomic int pqp_planted; /* the test's */
 #define PQP_PLANTED(fault) (atomic_load(&pqp_planted) == PQP_PLANT_##fault)
@@ -116,6 +119,19 @@ static inline void pqp_cond_signal(pqp_cond *cond)
 static inline void pqp_cond_broadcast(pqp_cond *cond)
 {
     pthread_cond_broadcast(&cond->c);
+}
+
+/* Lets others run who could. */
+static inline void pqp_yield(void)
+{
+    sched_yield();
+}
+
+/* Sleeps for about so many nanoseconds, less than a second. */
+static inline void pqp_nap(long ns)
+{
+    struct timespec ts = {.tv_nsec = ns};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
 }
 
 /* Waits until signalled or until the absolute time at (ns, clock.h; INT64_MAX: for ever). May wake early. */

@@ -1,6 +1,10 @@
 /* call: the caller's side of a lane. The rules are in lane.c's essay; here they are kept. */
 #include "call.h"
 
+/* A pause of the driver's that is longer than this was too long, and he makes none for so many times its length. */
+#define PAUSE_LONG (500 * PQP_US)
+enum { PAUSE_REST = 50 };
+
 int pqp_call_init(void *call)
 {
     return pqp_parker_init(&((pqp_call *)call)->parker);
@@ -54,25 +58,50 @@ static void expire(pqp_lane *l, pqp_call *call, pqp_time now)
 }
 
 /*
- * The driver at work. Entered and left under the lock; on return the call has all it will get and the role is
- * free for the next.
+ * What the driver does before he looks for answers again, so that there are more of them at once. Where many are on their
+ * way and come fast, he naps: each time he slept in poll(), the server would have to wake him for a single one, which
+ * costs it as much as to run a small statement. Else, if he has woken others, they are to run first and hand in their
+ * next statements. Where the processors are busy with other work, or the system's timers are coarse, a pause lasts long;
+ * then he makes none for a while.
  */
-static void drive(pqp_lane *l, pqp_call *call)
+static void make_pause(pqp_lane *l, bool flows)
+{
+    pqp_time before = pqp_now();
+    if (before < l->pause_after)
+        return;
+    if (flows)
+        pqp_nap(PQP_GATHER_TIME);
+    else
+        pqp_yield();
+    pqp_time now = pqp_now();
+    if (now - before > PAUSE_LONG)
+        l->pause_after = now + PAUSE_REST * (now - before);
+}
+
+/*
+ * The driver at work. Entered and left under the lock; on return the call has all it will get, or his patience is at
+ * its end, and the role is free for the next.
+ */
+static void drive(pqp_lane *l, pqp_call *call, pqp_time patience)
 {
     call->waking = false;
     l->driver_at_work = true;
-    while (call->remaining > 0) {
+    for (bool patient = true; patient && call->remaining > 0;) {
         pqp_time deadline = next_deadline(call);
         if (deadline != PQP_NEVER && pqp_now() >= deadline) {
             expire(l, call, pqp_now());
             continue;
         }
         l->driver_awake = false;
+        bool others = l->wakes != NULL, flows = pqp_flight_flows(l);
         pqp_lane_unlock(l, call);
-        int ready = l->tp->wait(&l->wire, l->polls_write, deadline);
+        if (flows || others)
+            make_pause(l, flows);
+        int ready = l->tp->wait(&l->wire, l->polls_write, PQP_MIN(deadline, patience));
         pqp_lane_lock(l);
         l->driver_awake = true;
         pqp_flight_pump(l, ready & PQP_READY_READ);
+        patient = patience == PQP_NEVER || pqp_now() < patience;
     }
     l->driver_awake = l->driver_at_work = false;
     l->driver = PQP_DRIVER_NONE;
@@ -81,9 +110,12 @@ static void drive(pqp_lane *l, pqp_call *call)
 
 void pqp_call_ready(pqp_call *call)
 {
+    pqp_lane *before = pqp_load(&call->lane); /* somebody may still attend to it there */
+    if (before)
+        pqp_lane_lock(before);
     call->remaining = call->sent = 0;
-    call->waking = false;
-    pqp_poke(&call->lane, NULL);
+    call->waking = call->attended = false;
+    pqp_store(&call->lane, NULL);
     pqp_parker_reset(&call->parker);
     for (pqp_stmt *m = call->members; m; m = m->sibling) {
         m->call = call;
@@ -92,6 +124,8 @@ void pqp_call_ready(pqp_call *call)
         m->result = NULL;
         call->remaining++;
     }
+    if (before)
+        pqp_lane_unlock(before, NULL);
 }
 
 void pqp_call_push(pqp_call *call, pqp_lane *l)
@@ -101,7 +135,7 @@ void pqp_call_push(pqp_call *call, pqp_lane *l)
         m->inbox_next = newest;
         newest = m;
     }
-    pqp_poke(&call->lane, l); /* the push below publishes it */
+    pqp_store(&call->lane, l);
     pqp_stmt *top = pqp_load(&l->inbox);
     do
         oldest->inbox_next = top;
@@ -130,7 +164,7 @@ static pqp_time first_deadline(const pqp_call *call)
 static void serve(pqp_lane *l, pqp_call *call)
 {
     pqp_lane_lock(l);
-    drive(l, call);
+    drive(l, call, PQP_NEVER);
     pqp_lane_unlock(l, NULL);
 }
 
@@ -160,6 +194,40 @@ void pqp_call_run(pqp_call *call, pqp_lane *l)
 {
     pqp_call_ready(call);
     pqp_call_wait(call, l, pqp_call_submit(call, l));
+}
+
+/* Sleeps until it is asked to drive (true), or the call is over or has left, or his patience is at its end. */
+static bool await_turn(pqp_call *call, pqp_lane *l, pqp_time patience)
+{
+    for (;;) {
+        int word = pqp_parker_wait(&call->parker, patience);
+        if (word != PQP_PARKED)
+            return word == PQP_WORD_DRIVE;
+        pqp_lane_lock(l);
+        bool asked = pqp_lane_unattend(l, call);
+        pqp_lane_unlock(l, NULL);
+        if (!asked)
+            return false;
+        patience = PQP_NEVER; /* the word is on its way */
+    }
+}
+
+void pqp_call_attend(pqp_call *call, pqp_lane *l, pqp_time patience)
+{
+    pqp_lane_lock(l);
+    bool here = pqp_lane_attend(l, call);
+    bool driving = pqp_lane_unlock(l, here ? call : NULL);
+    if (!here || (!driving && !await_turn(call, l, patience)))
+        return;
+    if (!driving)
+        pqp_parker_reset(&call->parker);
+    pqp_lane_lock(l);
+    drive(l, call, patience);
+    bool over = call->remaining == 0;
+    (void)pqp_lane_unattend(l, call);
+    pqp_lane_unlock(l, NULL);
+    if (over) /* who drives is not told */
+        call->over(call);
 }
 
 void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving)

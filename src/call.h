@@ -30,6 +30,12 @@ bool pqp_call_submit(pqp_call *call, pqp_lane *l);
 void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving);
 void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving);
 
+/*
+ * For a call that nobody waited for so far (it has `over`): its owner waits, and drives, until it is over, or it is not on
+ * this lane any more, or until `patience` (then nobody waits for it again). Only one thread at a time.
+ */
+void pqp_call_attend(pqp_call *call, pqp_lane *l, pqp_time patience);
+
 /* For a call that nobody waits for: as long as nothing of it is sent, nothing will be. */
 void pqp_call_withdraw(pqp_call *call, pqp_lane *l);
 

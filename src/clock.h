@@ -13,6 +13,7 @@
 typedef int64_t pqp_time; /* ns of CLOCK_MONOTONIC */
 
 #define PQP_NEVER INT64_MAX
+#define PQP_US INT64_C(1000)
 #define PQP_MS ((pqp_time)1000000)
 #define PQP_SECOND (1000 * PQP_MS)
 

@@ -13,6 +13,11 @@ enum { ENDS_MAX = 2 };
 #define SOUND_AFTER (5 * PQP_MS)
 #define SOUND_EVERY PQP_SECOND
 
+/* Answers flow when they come this fast, and those on their way would take that long: several come while somebody rests,
+ * and the server has enough to do meanwhile. */
+#define FLOW_PACE (30 * PQP_US)
+#define FLOW_TIME (400 * PQP_US)
+
 void pqp_flight_wake(pqp_lane *l, pqp_call *call, int word)
 {
     call->waking = true;
@@ -46,10 +51,19 @@ void pqp_stmt_put(pqp_depot *stmts, pqp_stmt *m)
     pqp_depot_put(stmts, m);
 }
 
+static bool was_last(pqp_lane *l, pqp_call *call)
+{
+    if (--call->remaining > 0)
+        return false;
+    l->attending -= call->attended;
+    call->attended = false;
+    return true;
+}
+
 /* One member of the call has its code and outcome. The owner is woken when it was the last. */
 static void end_member(pqp_lane *l, pqp_call *call)
 {
-    if (--call->remaining > 0 || call->waking)
+    if (!was_last(l, call) || call->waking)
         return;
     if (!pqp_flight_drives(l, call))
         pqp_flight_wake(l, call, PQP_WORD_DONE);
@@ -115,7 +129,7 @@ void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code)
     if (m->call->over)
         end_member(l, m->call);
     else
-        m->call->remaining--; /* its owner is here himself */
+        (void)was_last(l, m->call); /* its owner is here himself */
 }
 
 void pqp_flight_drop_due(pqp_lane *l, pqp_time now)
@@ -386,6 +400,7 @@ static void take_answer(pqp_lane *l, const pqp_answer *a)
 static void collect(pqp_lane *l)
 {
     pqp_time now = l->flight.head ? pqp_now() : 0;
+    l->unread = false;
     while (l->flight.head && !l->dead) {
         pqp_answer a = l->tp->next(&l->wire);
         if (a.kind == PQP_NEXT_BUSY)
@@ -411,6 +426,19 @@ static void collect(pqp_lane *l)
             break;
         }
     }
+}
+
+bool pqp_flight_flows(const pqp_lane *l)
+{
+    return l->ended_now > 0 && l->pace <= FLOW_PACE && l->flight.count * l->pace >= FLOW_TIME &&
+           !l->want_write;
+}
+
+static void note_pace(pqp_lane *l)
+{
+    pqp_time now = pqp_now();
+    l->pace = (now - l->ended_at) / l->ended_now;
+    l->ended_at = now;
 }
 
 /* After statements have ended: what none of them showed by its answer may show by the session. Their owners are still
@@ -443,6 +471,8 @@ void pqp_flight_pump(pqp_lane *l, bool readable)
     collect(l); /* what arrived before the end still counts */
     if (!l->dead && (!here || !l->tp->alive(&l->wire)))
         pqp_flight_lose(l, NULL);
-    if (!l->dead && l->ended_now > 0)
+    if (!l->dead && l->ended_now > 0) {
+        note_pace(l);
         look_at_session(l);
+    }
 }

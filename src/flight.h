@@ -79,14 +79,16 @@ typedef struct pqp_call {
     pqp_time unsent_deadline; /* while nothing of the call is sent */
     /* Nobody sleeps on the parker: this is called in place of a word, without locks, when all members are over.
      * NULL: the owner waits, and drives when he is asked to. */
-    void (*over)(struct pqp_call *call);
+    void (*over)(
+        struct pqp_call *call);      /* where somebody attends all the same: by him, if he drove it there */
     _Atomic(struct pqp_lane *) lane; /* the last one it was handed to */
-    char *room; /* the owner's, for copies of what he was handed: see pqp_call_room() */
+    char *room;                      /* the owner's, for copies of what he was handed: see pqp_call_room() */
     uint32_t room_size;
 
     /* guarded by lane->mu */
     int remaining; /* members without an answer */
     int sent;      /* members sent so far */
+    bool attended; /* its owner waits, on this lane, and drives when he is asked to */
     bool waking;   /* on a wake list: a word is on its way, and until it is there the owner must stay */
     uint8_t wake_word;
     struct pqp_call *wake_next;
@@ -95,7 +97,15 @@ typedef struct pqp_call {
 enum { PQP_WORD_DRIVE = 1, PQP_WORD_DONE }; /* what a caller is woken with; queue.h has others */
 
 /* Who reads the answers. */
-typedef enum { PQP_DRIVER_NONE, PQP_DRIVER_CALL, PQP_DRIVER_KEEPER } pqp_driver;
+typedef enum {
+    PQP_DRIVER_NONE, /* nothing is in flight */
+    PQP_DRIVER_CALL, /* a caller who waits for an answer of his own */
+    PQP_DRIVER_GUEST, /* nobody stays: whoever comes by for his tickets or callbacks, and the keeper if nobody does */
+    PQP_DRIVER_KEEPER, /* the keeper */
+} pqp_driver;
+
+/* Answers are let gather for this long. A thread that sleeps for it sleeps 50 us longer, as timers are set. */
+#define PQP_GATHER_TIME (20 * PQP_US)
 
 typedef struct pqp_lane {
     const pqp_transport *tp;
@@ -104,6 +114,7 @@ typedef struct pqp_lane {
     void (*tell_keeper)(void *owner); /* it drives now, or the lane may be vacant. Called without locks */
     void (*tell_room)(void *owner);   /* statements have ended while others waited for room. The same */
     _Atomic int *waiting;             /* how many wait for room; NULL: nobody ever does */
+    _Atomic int *loop_fd; /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
     void *owner;
     int window;             /* most statements in flight */
     pqp_time round_trip;    /* to the server */
@@ -117,6 +128,7 @@ typedef struct pqp_lane {
     _Atomic int ended;         /* dead or condemned: whatever is put on it comes back unsent */
     _Atomic int load;          /* statements not yet answered: a hint for routing */
     _Atomic int64_t served;    /* statements ended so far */
+    _Atomic int forsaken;      /* the event loop has not come yet, or was too late: it must come by itself */
     _Atomic int64_t
         head_since; /* since when the head of the flight has been running; 0: the flight is empty */
 
@@ -132,14 +144,22 @@ typedef struct pqp_lane {
     pqp_time sounded_at;
     pqp_prepared_set prepared; /* its place 0 is set_config()'s; plan n has place n + 1 */
     pqp_driver driver;
-    pqp_call *driver_call;  /* of PQP_DRIVER_CALL */
-    bool polls_write;       /* the driver's wait under way looks for WRITE; only he sets it */
-    bool want_write;        /* the transport has more to write */
-    bool driver_at_work;    /* he has accepted the role, and not given it back */
-    bool driver_awake;      /* he holds the lock, and will look at his call before he sleeps */
-    bool kick;              /* the driver must look again */
-    bool attended;          /* since the last appointment a statement has come whose owner waits */
-    bool orphaned;          /* the keeper must be told that it drives */
+    pqp_call *driver_call; /* of PQP_DRIVER_CALL */
+    bool polls_write;      /* the driver's wait under way looks for WRITE; only he sets it */
+    bool want_write;       /* the transport has more to write */
+    bool driver_at_work;   /* he has accepted the role, and not given it back */
+    bool driver_awake;     /* he holds the lock, and will look at his call before he sleeps */
+    bool kick;             /* the driver must look again */
+    int attending;         /* calls whose owners wait */
+    bool guests;           /* somebody has come by of late */
+    bool looked_after;     /* the keeper knows that it must look whether guests still come */
+    bool in_loop;          /* the socket is watched by loop_fd */
+    bool unread;           /* the keeper saw that there was something to read, and nobody has read since */
+    pqp_time unread_at;
+    pqp_time pause_after; /* the driver makes no pause before this time; his own */
+    pqp_time ended_at;    /* when units last ended, in a pump, and what each of these took, as they came */
+    pqp_time pace;
+    bool orphaned;          /* the keeper must be told that it drives, or has to look after guests */
     bool tainted;           /* a statement that taints has been seen */
     bool condemned;         /* takes and sends nothing more, drains, is closed */
     bool dead;              /* the connection is gone; nothing is in it any more */
@@ -176,6 +196,8 @@ void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code);
 void pqp_flight_drop_due(pqp_lane *l, pqp_time now);
 /* A statement's SQL, as long as its owner is still there; else NULL. */
 const char *pqp_flight_text(const pqp_stmt *m);
+/* Answers have just come, fast, and so many more will that it is better to let some gather. */
+bool pqp_flight_flows(const pqp_lane *l);
 void pqp_flight_fence_stall(pqp_lane *l); /* the head, or whether it is given up, has changed */
 
 bool pqp_flight_drives(const pqp_lane *l, const pqp_call *call);

@@ -33,9 +33,23 @@
  * lock: pqp_lane_unlock() appoints (the caller itself if it is going to wait anyway, else the newest
  * statement's owner, who will drive longest). An appointed caller who is just then giving up takes the role
  * all the same, finds his deadline passed, and passes it on: a hand-over counts only once it is accepted, and
- * it can't be lost. When every owner has left, the keeper is the driver, until the next caller takes the role
- * back simply by being there. One reader thread for the whole pool would make one core the limit of all its
- * connections.
+ * it can't be lost. One reader thread for the whole pool would make one core the limit of all its connections.
+ *
+ * GUESTS. The owner of a ticket or a callback is not there while it runs. When he comes back for it
+ * (pqp_call_attend), he counts as a blocked caller for as long as he waits. An event loop does not wait; it comes by
+ * when the socket, which is then in its epoll, has something (pqp_lane_visit). In between nobody stays: the driver is
+ * `GUEST`, and whoever comes next reads. Only when something has lain unread for 2 ms does the keeper take the role,
+ * and it keeps it until somebody comes again: a callback that takes its time, or tickets that nobody waits for, hold
+ * nothing up. Before anybody has ever come, and when every owner has left, the keeper is the driver at once.
+ *
+ * PAUSES. To sleep in poll() for a single answer costs the server, which has to wake the sleeper, as much as a small
+ * statement. So where many answers are on their way and come fast (pqp_flight_flows), the driver first naps, and an
+ * event loop is called by a timer; a driver who has woken others lets them run before he sleeps. What was tried:
+ * looking again and again without sleep was as fast and took twice the processor time; a driver who yields without
+ * regard to how long that takes lost half the throughput beside two busy programs.
+ *
+ * An attendant looks at his call under the lock of the lane it was handed to last; so that it can't move on under his
+ * eyes, it is made ready for another lane under that lock too (pqp_call_ready).
  *
  * WORDS AND LIFETIME. Under the lock it is only decided who is to be woken (call->waking, on l->wakes); the
  * word is given after the unlock, and is the waker's last use of the call. Hence the rule for an owner whose
@@ -62,6 +76,13 @@
 
 #include "unit.h"
 
+/* Without a guest for this long, the keeper drives. */
+#ifdef PQP_MODEL
+#define GUEST_TIME 0 /* whenever it likes */
+#else
+#define GUEST_TIME (2 * PQP_MS)
+#endif
+
 int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *owner)
 {
     memset(l, 0, sizeof *l);
@@ -70,6 +91,7 @@ int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *ow
     l->tell_keeper = owner->tell_keeper;
     l->tell_room = owner->tell_room;
     l->waiting = owner->waiting;
+    l->loop_fd = owner->loop_fd;
     l->owner = owner->owner;
     l->alarm = PQP_NEVER;
     return pqp_mutex_init(&l->mu, PQP_RANK_LANE);
@@ -96,7 +118,7 @@ static void give_words(pqp_call *call)
 {
     while (call) {
         pqp_call *next = call->wake_next;
-        if (call->over)
+        if (call->over && call->wake_word == PQP_WORD_DONE)
             call->over(call);
         else
             pqp_parker_post(&call->parker, call->wake_word);
@@ -147,8 +169,8 @@ void pqp_lane_take_inbox(pqp_lane *l)
         pqp_stmt_list_push(&l->backlog, oldest);
         if (oldest->call->over)
             set_alarm(l, oldest);
-        else
-            l->attended = true;
+        else if (!oldest->call->attended)
+            l->attending += oldest->call->attended = true;
     }
 }
 
@@ -162,7 +184,7 @@ void pqp_lane_nudge(pqp_lane *l)
 
 static bool may_drive(const pqp_call *call)
 {
-    return call && call->remaining > 0 && !call->waking && !call->over;
+    return call && call->attended && call->remaining > 0 && !call->waking;
 }
 
 /* The owner of the newest statement: his answer comes last, so he drives longest. */
@@ -186,20 +208,41 @@ static void appoint(pqp_lane *l, pqp_call *self)
         l->driver = PQP_DRIVER_NONE;
         return;
     }
-    /* While the keeper drives, nobody who could take over is here but who has come since: the flight of one who submits
-     * and never waits is not walked at each step. */
-    bool seek = l->driver == PQP_DRIVER_NONE || l->attended;
-    l->attended = false;
-    pqp_call *call = may_drive(self) ? self : seek ? newest_waiter(l) : NULL;
+    /* Of one who submits and never waits, the flight is not walked at each step. */
+    pqp_call *call = may_drive(self) ? self : l->attending > 0 ? newest_waiter(l) : NULL;
     if (call) {
         l->driver = PQP_DRIVER_CALL;
         l->driver_call = call;
         l->polls_write = false;
         if (call != self)
             pqp_flight_wake(l, call, PQP_WORD_DRIVE);
+    } else if (l->guests && !l->want_write) {
+        l->driver = PQP_DRIVER_GUEST;
+        l->orphaned |= !l->looked_after && !PQP_PLANTED(LOST_GUEST);
+        l->looked_after = true;
     } else if (l->driver != PQP_DRIVER_KEEPER) {
         l->driver = PQP_DRIVER_KEEPER;
         l->orphaned = true;
+    }
+}
+
+static void leave_loop(pqp_lane *l)
+{
+    l->in_loop = false;
+    l->tp->watch(&l->wire, pqp_load(l->loop_fd), NULL);
+}
+
+/* An event loop hears of answers as long as nobody else reads them, and it does not come by itself. It stays when the lane
+ * is empty: there will be more. */
+static void tell_loop(pqp_lane *l)
+{
+    bool others = l->driver == PQP_DRIVER_CALL || l->driver == PQP_DRIVER_KEEPER;
+    if (l->in_loop && (others || l->dead)) {
+        leave_loop(l);
+    } else if (!l->in_loop && l->driver == PQP_DRIVER_GUEST && !pqp_peek(&l->forsaken) && l->loop_fd &&
+               pqp_load(l->loop_fd) >= 0) {
+        l->in_loop = true;
+        l->tp->watch(&l->wire, pqp_load(l->loop_fd), l);
     }
 }
 
@@ -226,7 +269,8 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
             l->polls_write = l->want_write;
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)
             l->kick = true;
-        note_driving(l, l->driver_at_work || l->driver == PQP_DRIVER_KEEPER);
+        note_driving(l, l->driver_at_work || l->driver != PQP_DRIVER_CALL);
+        tell_loop(l);
         bool kick = l->kick, tell = l->orphaned, room = l->freed && l->waiting;
         l->kick = l->orphaned = l->freed = false;
         pqp_call *wakes = l->wakes;
@@ -265,7 +309,8 @@ void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
     l->ends = 0;
     pqp_poke(&l->ended, 0);
     l->undriven_since = PQP_NEVER;
-    l->sound = false;
+    l->sound = l->guests = l->looked_after = l->unread = false;
+    pqp_store(&l->forsaken, 1);
     l->sounded_at = 0;
     pqp_prepared_forget(&l->prepared);
     pqp_error_clear(&l->why);
@@ -329,9 +374,74 @@ void pqp_lane_unpin(pqp_lane *l)
         l->tell_keeper(l->owner);
 }
 
+/* What is guarded by a lane's lock of a call is guarded by that of the lane it was handed to last. */
+bool pqp_lane_attend(pqp_lane *l, pqp_call *call)
+{
+    if (pqp_load(&call->lane) != l || call->remaining == 0)
+        return false;
+    call->attended = true;
+    l->attending++;
+    l->guests = true;
+    return true;
+}
+
+bool pqp_lane_unattend(pqp_lane *l, pqp_call *call)
+{
+    if (pqp_load(&call->lane) != l || !call->attended)
+        return false;
+    if (call->waking)
+        return true;
+    l->attending--;
+    call->attended = false;
+    return false;
+}
+
+bool pqp_lane_visit(pqp_lane *l)
+{
+    pqp_lane_lock(l);
+    bool reads = l->driver != PQP_DRIVER_CALL;
+    l->guests = true;
+    if (reads)
+        pqp_flight_pump(l, true);
+    bool again = reads && pqp_flight_flows(l);
+    pqp_poke(&l->forsaken, again);
+    if (again && l->in_loop)
+        leave_loop(l);
+    pqp_lane_unlock(l, NULL);
+    return again;
+}
+
+bool pqp_lane_forsaken(pqp_lane *l)
+{
+    return pqp_peek(&l->forsaken);
+}
+
+/* For the keeper: guests who don't come any more are not relied on. Returns when to look again. */
+static pqp_time look_after_guests(pqp_lane *l)
+{
+    pqp_time now = pqp_now();
+    if (l->driver != PQP_DRIVER_GUEST || !l->flight.head) {
+        l->looked_after = false;
+        return PQP_NEVER;
+    }
+    bool unread = l->tp->wait(&l->wire, false, now) & PQP_READY_READ;
+    bool late = unread && l->unread && now - l->unread_at >= GUEST_TIME;
+    if (unread && !l->unread)
+        l->unread_at = now;
+    l->unread = unread;
+    if (!late)
+        return now + GUEST_TIME;
+    l->guests = l->looked_after = false;
+    pqp_poke(&l->forsaken, 1);
+    l->driver = PQP_DRIVER_KEEPER;
+    pqp_flight_pump(l, true);
+    return PQP_NEVER;
+}
+
 pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
 {
     pqp_lane_lock(l);
+    pqp_time guests_due = l->looked_after ? look_after_guests(l) : PQP_NEVER;
     bool looked = ready && l->driver != PQP_DRIVER_CALL;
     if (looked || l->driver == PQP_DRIVER_KEEPER)
         pqp_flight_pump(l, ready);
@@ -353,11 +463,14 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         .want_write = l->want_write,
         .dead = l->dead,
         .condemned = l->condemned,
-        .due = l->alarm,
+        .due = PQP_MIN(l->alarm, guests_due),
     };
     t.stuck = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && l->flight.head;
-    t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
-               !l->backlog.head && !l->flight.head;
+    bool gone = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
+                !l->backlog.head && !l->flight.head;
+    t.vacant = gone;
+    if (gone && l->in_loop) /* the socket will be used otherwise */
+        leave_loop(l);
     pqp_lane_unlock(l, NULL);
     return t;
 }

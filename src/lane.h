@@ -13,6 +13,7 @@ typedef struct pqp_lane_owner {
     void (*tell_keeper)(void *owner);
     void (*tell_room)(void *owner);
     _Atomic int *waiting;
+    _Atomic int *loop_fd;
     void *owner;
 } pqp_lane_owner;
 
@@ -56,6 +57,19 @@ void pqp_lane_lock(pqp_lane *l);
 bool pqp_lane_unlock(pqp_lane *l, pqp_call *self);
 void pqp_lane_take_inbox(pqp_lane *l); /* inbox to backlog */
 void pqp_lane_nudge(pqp_lane *l);      /* something lies in the inbox; takes the lock if nobody has it */
+/* The call's owner waits from now on; false: it is over, or elsewhere. And he waits no more; true: but he has been asked to
+ * drive, and the word is on its way. */
+bool pqp_lane_attend(pqp_lane *l, pqp_call *call);
+bool pqp_lane_unattend(pqp_lane *l, pqp_call *call);
+
+/* ---- for an event loop ---- */
+
+/* Takes what the socket has, if no caller drives. From then on the loop is expected to come again: when it hears of an
+ * answer, or, if true, after PQP_GATHER_TIME or so, since it will hear of none. */
+bool pqp_lane_visit(pqp_lane *l) PQP_MUSTCHECK;
+/* Whether it must come without having heard of an answer: at first, after it was too slow, and when it was to come
+ * again. Takes no lock. */
+bool pqp_lane_forsaken(pqp_lane *l);
 
 /* ---- for the keeper and the pool ---- */
 

@@ -131,6 +131,7 @@ pqpool_code pqp_run_init(pqp_run *r, pqpool *p, pqp_depot *home, const pqpool_st
     r->first = PQPOOL_OK;
     r->alone = r->holder = pqp_holder_is_me(p);
     r->call.over = NULL;
+    pqp_poke(&r->call.lane, NULL);
     r->call.unsent_deadline = pqp_deadline(now, pqp_peek(&p->acquire_timeout_ms));
     pqpool_code code = take_members(r, n, now, &failed, err);
     if (code == PQPOOL_OK && r->atomic)

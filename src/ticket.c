@@ -249,7 +249,11 @@ PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err
         pqp_fail(err, PQPOOL_EBUSY, PQPOOL_UNKNOWN, "another thread waits for this ticket");
         return NULL;
     }
-    if (pqp_parker_wait(&t->run.call.parker, deadline) != WORD_OVER) {
+    pqp_call *call = &t->run.call;
+    pqp_lane *lane = pqp_load(&call->lane);
+    if (lane && !pqp_ticket_done(t))
+        pqp_call_attend(call, lane, deadline);
+    if (pqp_parker_wait(&call->parker, deadline) != WORD_OVER) {
         pqp_store(&t->awaited, 0);
         pqp_fail(err, PQPOOL_EPENDING, PQPOOL_UNKNOWN,
                  "the statement has not ended yet; the ticket can be waited for again");

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -301,6 +302,12 @@ static void wire_kick(pqp_wire *w)
     (void)eventfd_write(w->kick_fd, 1);
 }
 
+static void wire_watch(pqp_wire *w, int epoll_fd, void *data)
+{
+    struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP, .data.ptr = data};
+    (void)epoll_ctl(epoll_fd, data ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, w->fd, &e);
+}
+
 const pqp_transport pqp_transport_libpq = {
     .send = wire_send,
     .close = wire_close,
@@ -314,4 +321,5 @@ const pqp_transport pqp_transport_libpq = {
     .clear = wire_clear,
     .wait = wire_wait,
     .kick = wire_kick,
+    .watch = wire_watch,
 };

@@ -84,6 +84,7 @@ typedef struct pqp_transport {
     void (*clear)(PGresult *result);
     int (*wait)(pqp_wire *w, bool write, pqp_time deadline); /* PQP_READY_ bits; 0 when kicked or timed out */
     void (*kick)(pqp_wire *w);                               /* ends the wait under way, or the next one */
+    void (*watch)(pqp_wire *w, int epoll_fd, void *data);    /* its answers are told there; NULL: no more */
 } pqp_transport;
 
 extern const pqp_transport pqp_transport_libpq;

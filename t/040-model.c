@@ -11,9 +11,20 @@
 #include "call.h"
 #include "model/sched.h"
 
-enum { CALLERS = 3, STMTS = 2, KEEPER = CALLERS };
+enum { CALLERS = 3, STMTS = 2, KEEPER = CALLERS, LOOP };
 
-typedef enum { RUN, RUN_WITH_DEADLINE, ABANDON, TICKET, TICKET_WITH_DEADLINE } manner;
+/* AWAITED: a ticket whose owner comes back and waits; IMPATIENT: but not for long, then he leaves it to others. */
+typedef enum {
+    RUN,
+    RUN_WITH_DEADLINE,
+    ABANDON,
+    TICKET,
+    TICKET_WITH_DEADLINE,
+    TICKET_AWAITED,
+    TICKET_IMPATIENT
+} manner;
+
+enum { WORD_OVER = 100 };
 
 /* What the fake connection holds of a statement. */
 typedef struct fate {
@@ -44,6 +55,10 @@ typedef struct scene {
     bool full;                             /* the socket takes nothing just now */
     bool cut, cut_seen, kicked, keeper_kicked;
     bool may_fill, may_cut, may_age;
+    pqp_time keeper_due; /* it will look at this time */
+    _Atomic int loop;    /* there is an event loop: not negative */
+    bool in_loop;        /* ... and it watches the socket */
+    bool loop_comes;     /* ... or comes by itself */
 } scene;
 
 _Static_assert(sizeof(scene) <= MODEL_DATA, "the scene fits");
@@ -218,6 +233,14 @@ static void fake_kick(pqp_wire *w)
     S->kicked = true;
 }
 
+static void fake_watch(pqp_wire *w, int epoll_fd, void *data)
+{
+    (void)w, (void)epoll_fd;
+    if (S->in_loop == (data != NULL))
+        model_violation("watched twice, or left unwatched");
+    S->in_loop = data != NULL;
+}
+
 static const pqp_transport fake = {
     .send = fake_send,
     .flush = fake_flush,
@@ -229,6 +252,7 @@ static const pqp_transport fake = {
     .clear = fake_clear,
     .wait = fake_wait,
     .kick = fake_kick,
+    .watch = fake_watch,
 };
 
 /* ---- the threads ---- */
@@ -293,11 +317,21 @@ static void over(pqp_call *call)
     if (*done)
         model_violation("a call was over twice");
     *done = true;
+    pqp_parker_post(&call->parker, WORD_OVER);
 }
 
 static bool is_over(void *arg)
 {
     return *(bool *)arg;
+}
+
+static void await_ticket(int self, manner how)
+{
+    pqp_call *call = &S->call[self];
+    if (how == TICKET_IMPATIENT || how == TICKET_AWAITED)
+        pqp_call_attend(call, &S->lane, how == TICKET_AWAITED ? PQP_NEVER : 1);
+    if (pqp_parker_wait(&call->parker, PQP_NEVER) != WORD_OVER || !is_over(&S->over[self]))
+        model_violation("a ticket's owner was woken before it was over");
 }
 
 static void caller(int self)
@@ -314,13 +348,14 @@ static void caller(int self)
         call->unsent_deadline = PQP_NEVER;
         call->over = how >= TICKET ? over : NULL;
         S->over[self] = false;
+        call->lane = NULL;
         pqp_call_ready(call);
         atomic_fetch_add(&S->lane.load, 1);
         bool driving = pqp_call_submit(call, &S->lane);
         if (how == ABANDON)
             pqp_call_abandon(call, &S->lane, driving);
         else if (how >= TICKET)
-            model_wait(is_over, &S->over[self], PQP_NEVER);
+            await_ticket(self, how);
         else
             pqp_call_wait(call, &S->lane, driving);
         if (how != ABANDON)
@@ -334,7 +369,7 @@ static bool keeper_called(void *arg)
 {
     (void)arg;
     bool drives = S->lane.driver == PQP_DRIVER_KEEPER;
-    return S->keeper_kicked || model_time() >= S->lane.alarm ||
+    return S->keeper_kicked || model_time() >= S->keeper_due ||
            (drives && (readable() || (S->lane.want_write && !S->full)));
 }
 
@@ -350,7 +385,22 @@ static void keeper(int self)
     for (;;) {
         model_wait(keeper_called, NULL, INT64_MAX);
         S->keeper_kicked = false;
-        pqp_lane_tend(&S->lane, readable());
+        S->keeper_due = pqp_lane_tend(&S->lane, readable()).due;
+    }
+}
+
+static bool loop_called(void *arg)
+{
+    (void)arg;
+    return (S->in_loop && readable()) || S->loop_comes;
+}
+
+static void event_loop(int self)
+{
+    (void)self;
+    for (;;) {
+        model_wait(loop_called, NULL, INT64_MAX);
+        S->loop_comes = pqp_lane_visit(&S->lane);
     }
 }
 
@@ -469,7 +519,7 @@ typedef struct scenario {
     int preemptions; /* -1: every interleaving */
 } scenario;
 
-enum { SINGLE = 0, GROUP = 1, UNIT = 2, PLANNED = 4 };
+enum { SINGLE = 0, GROUP = 1, UNIT = 2, PLANNED = 4, WITH_LOOP = 8, ALL_ALIKE = 16 };
 
 static scenario now;
 
@@ -480,21 +530,31 @@ static void setup(void)
     s->grouped = now.shape & GROUP;
     s->planned = now.shape & PLANNED;
     s->atomic = now.shape & UNIT;
-    if (pqp_lane_init(&s->lane, &fake, &(pqp_lane_owner){.tell_keeper = tell_keeper}) != 0)
+    if (pqp_lane_init(&s->lane, &fake, &(pqp_lane_owner){.tell_keeper = tell_keeper, .loop_fd = &s->loop}) !=
+        0)
         abort();
+    s->loop = now.shape & WITH_LOOP ? 1 : -1;
+    s->lane.guests = now.shape & WITH_LOOP;
     s->lane.prepared = (pqp_prepared_set){.at = s->prepared, .places = 2};
     s->lane.window = 2;
     s->lane.accepting = 1;
+    s->keeper_due = PQP_NEVER;
     s->may_cut = now.cut;
     s->may_fill = now.full;
-    s->may_age = now.first == RUN_WITH_DEADLINE || now.first == TICKET_WITH_DEADLINE;
-    s->manner[0][0] = now.first;
+    s->may_age =
+        now.first == RUN_WITH_DEADLINE || now.first == TICKET_WITH_DEADLINE || now.first == TICKET_IMPATIENT;
+    for (int i = 0; i < now.callers; i++)
+        for (int k = 0; k < now.statements; k++)
+            if ((i == 0 && k == 0) || now.shape & ALL_ALIKE)
+                s->manner[i][k] = now.first;
     for (int i = 0; i < now.callers; i++) {
         if (pqp_call_init(&s->call[i]) != 0)
             abort();
         model_spawn(i, caller, false);
     }
     model_spawn(KEEPER, keeper, true);
+    if (now.shape & WITH_LOOP)
+        model_spawn(LOOP, event_loop, true);
 }
 
 static uint64_t number_from(const char *variable, uint64_t otherwise)
@@ -555,7 +615,8 @@ int main(void)
     int more = (int)number_from("PQPOOL_MODEL_MORE", 0);
     if (more)
         alarm(4 * 3600);
-    const int most = more ? -1 : 3; /* preemptions, where all interleavings take a minute each */
+    const int most = more ? -1 : 3,
+              few = more ? -1 : 2; /* preemptions, where all interleavings take too long */
     const scenario whole[] = {
         {"a time-out, a cut and a full socket", 1, 2, RUN_WITH_DEADLINE, true, true, SINGLE, -1},
         {"no fault", 2, 1, RUN, false, true, SINGLE, -1},
@@ -574,7 +635,14 @@ int main(void)
          most},
         {"a ticket, prepared", 2, 1, TICKET, false, true, PLANNED, most},
         {"a ticket with a time-out", 2, 1, TICKET_WITH_DEADLINE, false, false, SINGLE, most},
-        {"a ticket, the connection lost", 2, 1, TICKET, true, false, SINGLE, most}};
+        {"a ticket, the connection lost", 2, 1, TICKET, true, false, SINGLE, most},
+        {"tickets waited for, a cut and a full socket", 1, 2, TICKET_AWAITED, true, true, ALL_ALIKE, most},
+        {"a ticket waited for", 2, 1, TICKET_AWAITED, false, false, SINGLE, most},
+        {"tickets waited for", 2, 1, TICKET_AWAITED, true, false, ALL_ALIKE, most},
+        {"tickets waited for, but not for long", 2, 1, TICKET_IMPATIENT, false, false, ALL_ALIKE, few},
+        {"tickets and an event loop, a full socket", 2, 1, TICKET, false, true, ALL_ALIKE | WITH_LOOP, few},
+        {"a ticket and an event loop, the connection lost", 2, 1, TICKET, true, false, WITH_LOOP, few},
+        {"a ticket waited for and an event loop", 2, 1, TICKET_AWAITED, false, false, WITH_LOOP, most}};
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         expect_clean(whole[i], 0);
     if (more)
@@ -609,5 +677,7 @@ int main(void)
                  (scenario){"planted", 2, 1, RUN, false, false, SINGLE, -1});
     expect_found("an appointed driver who leaves without passing the role on", PLANT_LOST_DRIVER,
                  (scenario){"planted", 2, 1, RUN_WITH_DEADLINE, false, false, SINGLE, -1});
+    expect_found("guests whom nobody looks after", PLANT_LOST_GUEST,
+                 (scenario){"planted", 2, 1, TICKET_IMPATIENT, false, false, ALL_ALIKE, 1});
     return done_testing();
 }

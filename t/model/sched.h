@@ -28,9 +28,12 @@ void model_point(void);
 #define PQP_POINT() model_point()
 
 /* Faults the model plants to show that it would find them. */
-enum { PLANT_NONE, PLANT_LOST_WAKEUP, PLANT_LOST_DRIVER, PLANT_SHIFTED_FLIGHT };
+enum { PLANT_NONE, PLANT_LOST_WAKEUP, PLANT_LOST_DRIVER, PLANT_SHIFTED_FLIGHT, PLANT_LOST_GUEST };
 extern int model_planted;
 #define PQP_PLANTED(fault) (model_planted == PLANT_##fault)
+
+#define pqp_yield() model_point()
+#define pqp_nap(ns) model_point()
 
 int pqp_mutex_init(pqp_mutex *mu, int rank);
 int pqp_cond_init(pqp_cond *cond);
