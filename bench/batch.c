@@ -4,10 +4,10 @@
  *     batch [--rows N] [--seconds S] [--warm-up S]
  *
  * row by row       PQexecPrepared(), for S seconds at most
- * groups, each     pqpool_exec_all() with 1000 members, each its own transaction
- * groups, atomic   the same, 1000 of them one transaction
+ * groups, each     pqpool_exec_all() with 5000 members, each its own transaction
+ * groups, atomic   the same, 5000 of them one transaction
  * by hand, each    libpq's pipeline mode, sending while answers come, a Sync a row
- * by hand, atomic  the same, a Sync every 1000 rows
+ * by hand, atomic  the same, a Sync every 5000 rows
  *
  * All rows are there afterwards, or the program fails.
  */
@@ -17,7 +17,7 @@
 extern int PQsendPipelineSync(PGconn *conn);
 #pragma weak PQsendPipelineSync
 
-enum { GROUP = 1000, WINDOW = 4000, MOST_ROWS = 10000000 };
+enum { GROUP = 5000, WINDOW = 4000, MOST_ROWS = 10000000 };
 #define TEXT "INSERT INTO batch VALUES ($1, $2)"
 
 static int rows = 20000;
@@ -179,10 +179,10 @@ static const struct {
     int (*run)(void);
 } ways[WAYS] = {
     {"row by row", one_by_one},
-    {"groups of 1000, each for itself", groups_each},
-    {"groups of 1000, atomic", groups_atomic},
+    {"groups of 5000, each for itself", groups_each},
+    {"groups of 5000, atomic", groups_atomic},
     {"by hand, a Sync a row", hand_each},
-    {"by hand, a Sync every 1000 rows", hand_atomic},
+    {"by hand, a Sync every 5000 rows", hand_atomic},
 };
 
 /* Rows a second. */
@@ -224,7 +224,7 @@ static void tell(const double speed[WAYS])
     sample(speed[GROUPS_EACH] / speed[HAND_EACH], "ratio", "median >= 0.95",
            "groups, each for itself : by hand, a Sync a row");
     sample(speed[GROUPS_ATOMIC] / speed[HAND_ATOMIC], "ratio", "median >= 0.95",
-           "groups, atomic : by hand, a Sync every 1000 rows");
+           "groups, atomic : by hand, a Sync every 5000 rows");
 }
 
 int main(int argc, char **argv)
@@ -235,7 +235,7 @@ int main(int argc, char **argv)
     PGconn *c = control();
     run_sql(c, "drop table if exists batch");
     run_sql(c, "create table batch (n int, words text)");
-    pool = open_pool("pool_max_size=2 pool_shared_max=1", NULL);
+    pool = open_pool("pool_max_size=2 pool_shared_max=1 pool_pipeline_depth=1000", NULL);
     PQclear(pqpool_exec(pool, "select 1", &err)); /* brings the connection up */
     for (way by = ROW_BY_ROW; by < WAYS; by++)
         speed[by] = measure(c, by);
