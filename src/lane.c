@@ -421,8 +421,9 @@ static pqp_time look_after_guests(pqp_lane *l)
 {
     pqp_time now = pqp_now();
     if (l->driver != PQP_DRIVER_GUEST || !l->flight.head) {
-        l->looked_after = false;
-        return PQP_NEVER;
+        /* There may be another in a moment: to be told of each is to be woken for each. */
+        l->looked_after = now - l->sending_at < 5 * GUEST_TIME;
+        return l->looked_after ? now + GUEST_TIME : PQP_NEVER;
     }
     bool unread = l->tp->wait(&l->wire, false, now) & PQP_READY_READ;
     bool late = unread && l->unread && now - l->unread_at >= GUEST_TIME;
