@@ -387,11 +387,12 @@ bool pqp_lane_attend(pqp_lane *l, pqp_call *call)
 
 bool pqp_lane_unattend(pqp_lane *l, pqp_call *call)
 {
-    if (pqp_load(&call->lane) != l || !call->attended)
+    if (pqp_load(&call->lane) != l)
         return false;
-    if (call->waking)
+    if (call->waking &&
+        call->wake_word == PQP_WORD_DRIVE) /* also of one that has ended since: nobody else will tell */
         return true;
-    l->attending--;
+    l->attending -= call->attended;
     call->attended = false;
     return false;
 }
@@ -399,7 +400,8 @@ bool pqp_lane_unattend(pqp_lane *l, pqp_call *call)
 bool pqp_lane_visit(pqp_lane *l)
 {
     pqp_lane_lock(l);
-    bool reads = l->driver != PQP_DRIVER_CALL;
+    /* Neither: since the loop heard of it, the lane may have been emptied and its connection given to somebody else. */
+    bool reads = l->driver != PQP_DRIVER_CALL && (l->flight.head || l->in_loop);
     l->guests = true;
     if (reads)
         pqp_flight_pump(l, true);
@@ -425,12 +427,14 @@ static pqp_time look_after_guests(pqp_lane *l)
         l->looked_after = now - l->sending_at < 5 * GUEST_TIME;
         return l->looked_after ? now + GUEST_TIME : PQP_NEVER;
     }
-    bool unread = l->tp->wait(&l->wire, false, now) & PQP_READY_READ;
+    bool unread = l->tp->readable(&l->wire);
     bool late = unread && l->unread && now - l->unread_at >= GUEST_TIME;
+    /* It is long in coming: the keeper can sleep for it better than look for guests. */
+    bool silent = GUEST_TIME > 0 && !unread && now - PQP_MAX(l->ended_at, l->sending_at) > 10 * GUEST_TIME;
     if (unread && !l->unread)
         l->unread_at = now;
     l->unread = unread;
-    if (!late)
+    if (!late && !silent)
         return now + GUEST_TIME;
     l->guests = l->looked_after = false;
     pqp_poke(&l->forsaken, 1);

@@ -20,10 +20,12 @@ static void come_by_itself(pqpool *p)
     }
 }
 
+/* What was told is fetched first: a visit may ask to be called again, and that must not be taken for told. */
 static void read_answers(pqpool *p)
 {
     void *lanes[LANES_AT_ONCE];
     int n = pqp_delivery_sources(&p->delivery, lanes, LANES_AT_ONCE);
+    come_by_itself(p);
     for (int i = 0; i < n; i++) /* lanes outlive their connections */
         visit(p, lanes[i]);
 }
@@ -31,10 +33,8 @@ static void read_answers(pqpool *p)
 int pqp_loop_dispatch(pqpool *p)
 {
     int n = 0;
-    if (pqp_load(&p->delivery.looped) >= 0) {
-        come_by_itself(p);
+    if (pqp_load(&p->delivery.looped) >= 0)
         read_answers(p);
-    }
     /* Those that are ready now; what their callbacks bring about is for the next time, or it might never end. */
     for (int ready = pqp_delivery_count(&p->delivery); n < ready; n++) {
         pqp_parcel *parcel = pqp_delivery_take(&p->delivery);

@@ -334,7 +334,10 @@ static void collect(pqp_run *r)
 
 static void fail_members(pqp_run *r, pqp_stmt *members, const pqpool_error *why)
 {
-    for (pqp_stmt *m = members; m; m = m->sibling) {
+    for (pqp_stmt *m = members, *next; m; m = next) {
+        next = m->sibling;
+        m->sibling = r->over; /* their texts may be told yet */
+        r->over = m;
         pqpool_error *err = failure_at(r, m->index);
         pqpool_outcome outcome = outcome_of(m, (pqpool_outcome)why->outcome);
         note_code(r, m->index, (pqpool_code)why->code, outcome);
@@ -344,7 +347,6 @@ static void fail_members(pqp_run *r, pqp_stmt *members, const pqpool_error *why)
             err->row = m->index;
         }
     }
-    put_members(r->pool, members);
 }
 
 /*
@@ -465,6 +467,17 @@ static bool place_and_wait(pqp_run *r, pqpool_error *why)
     return true;
 }
 
+/* A ticket's text may be the pool's, which keeps it as long as somebody has the statement. */
+static const char *first_text(const pqp_run *r)
+{
+    if (!r->finished)
+        return r->stmts->sql;
+    for (const pqp_stmt *m = r->over; m; m = m->sibling)
+        if (m->index == 0)
+            return m->request->sql;
+    return "a statement that was given up while it ran";
+}
+
 /* Slow is what takes long from where it has a connection; how long callers wait for one is told otherwise. */
 static void tell_if_slow(pqp_run *r)
 {
@@ -481,7 +494,7 @@ static void tell_if_slow(pqp_run *r)
     const pqp_slot *slot = pqp_fleet_slot_of_locked(p, pqp_load(&r->call.lane));
     if (slot && slot->state != PQP_SLOT_LANE && slot->state != PQP_SLOT_DRAINING)
         slot = NULL; /* it is another's by now */
-    PQP_TELL(p, PQPOOL_EVENT_SLOW_STATEMENT, slot, r->stmts->sql, .hold_us = us);
+    PQP_TELL(p, PQPOOL_EVENT_SLOW_STATEMENT, slot, first_text(r), .hold_us = us);
     pqp_pool_unlock(p);
 }
 

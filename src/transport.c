@@ -1,6 +1,7 @@
 /* transport: a lane's connection over libpq's pipeline mode. */
 #include "transport.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -29,7 +30,7 @@ extern int PQsendClosePrepared(PGconn *conn, const char *name);
 
 int pqp_wire_init(pqp_wire *w)
 {
-    *w = (pqp_wire){.fd = -1, .kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    *w = (pqp_wire){.fd = -1, .loop_fd = -1, .kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
     return w->kick_fd < 0 ? errno : 0;
 }
 
@@ -37,7 +38,9 @@ void pqp_wire_fini(pqp_wire *w)
 {
     if (w->kick_fd >= 0)
         close(w->kick_fd);
-    w->kick_fd = -1;
+    if (w->loop_fd >= 0)
+        close(w->loop_fd);
+    w->kick_fd = w->loop_fd = -1;
 }
 
 /*
@@ -302,10 +305,28 @@ static void wire_kick(pqp_wire *w)
     (void)eventfd_write(w->kick_fd, 1);
 }
 
+static bool wire_readable(pqp_wire *w)
+{
+    struct pollfd p = {.fd = w->fd, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+/*
+ * By a descriptor of our own: libpq may have closed its by the time it is to be taken out, and where a forked child holds
+ * the socket open, it would then stay in the loop for ever.
+ */
 static void wire_watch(pqp_wire *w, int epoll_fd, void *data)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP, .data.ptr = data};
-    (void)epoll_ctl(epoll_fd, data ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, w->fd, &e);
+    if (data) {
+        w->loop_fd = fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
+        if (w->loop_fd >= 0)
+            (void)epoll_ctl(epoll_fd, EPOLL_CTL_ADD, w->loop_fd, &e); /* if not, the keeper finds it unread */
+    } else if (w->loop_fd >= 0) {
+        (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, w->loop_fd, &e);
+        close(w->loop_fd);
+        w->loop_fd = -1;
+    }
 }
 
 const pqp_transport pqp_transport_libpq = {
@@ -320,6 +341,7 @@ const pqp_transport pqp_transport_libpq = {
     .describe = wire_describe,
     .clear = wire_clear,
     .wait = wire_wait,
+    .readable = wire_readable,
     .kick = wire_kick,
     .watch = wire_watch,
 };

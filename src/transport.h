@@ -83,6 +83,7 @@ typedef struct pqp_transport {
     void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
     void (*clear)(PGresult *result);
     int (*wait)(pqp_wire *w, bool write, pqp_time deadline); /* PQP_READY_ bits; 0 when kicked or timed out */
+    bool (*readable)(pqp_wire *w);                           /* the socket has something */
     void (*kick)(pqp_wire *w);                               /* ends the wait under way, or the next one */
     void (*watch)(pqp_wire *w, int epoll_fd, void *data);    /* its answers are told there; NULL: no more */
 } pqp_transport;
@@ -94,6 +95,7 @@ struct pqp_wire {
     PGconn *conn;
     int fd;
     int kick_fd;
+    int loop_fd; /* the same socket once more, while an event loop watches it; -1 */
     bool tls;
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
     unsigned absent;   /* those it does not report: transport.c */

@@ -21,7 +21,8 @@ typedef enum {
     TICKET,
     TICKET_WITH_DEADLINE,
     TICKET_AWAITED,
-    TICKET_IMPATIENT
+    TICKET_IMPATIENT,
+    TICKET_IMPATIENT_WITH_DEADLINE
 } manner;
 
 enum { WORD_OVER = 100 };
@@ -227,6 +228,12 @@ static int fake_wait(pqp_wire *w, bool write, pqp_time deadline)
     return (readable() ? PQP_READY_READ : 0) | (write && !S->full ? PQP_READY_WRITE : 0);
 }
 
+static bool fake_readable(pqp_wire *w)
+{
+    (void)w;
+    return readable();
+}
+
 static void fake_kick(pqp_wire *w)
 {
     (void)w;
@@ -251,6 +258,7 @@ static const pqp_transport fake = {
     .describe = fake_describe,
     .clear = fake_clear,
     .wait = fake_wait,
+    .readable = fake_readable,
     .kick = fake_kick,
     .watch = fake_watch,
 };
@@ -274,6 +282,11 @@ static void check_answer(const pqp_stmt *m, int number)
 static const pqpool_stmt numbers[] = {{.n_params = 0}, {.n_params = 1}, {.n_params = 2},
                                       {.n_params = 3}, {.n_params = 4}, {.n_params = 5}};
 
+static bool has_deadline(manner how)
+{
+    return how == RUN_WITH_DEADLINE || how == TICKET_WITH_DEADLINE || how == TICKET_IMPATIENT_WITH_DEADLINE;
+}
+
 static pqp_stmt *prepare(int self, int k, manner how)
 {
     pqp_stmt *m = &S->stmt[self][k];
@@ -282,7 +295,7 @@ static pqp_stmt *prepare(int self, int k, manner how)
     m->sibling = NULL;
     m->plan = S->planned ? &plan : NULL;
     m->joined = S->atomic && self == 0 && k == 0 && S->statements == 2;
-    m->deadline = how == RUN_WITH_DEADLINE || how == TICKET_WITH_DEADLINE ? 1 : PQP_NEVER;
+    m->deadline = has_deadline(how) ? 1 : PQP_NEVER;
     return m;
 }
 
@@ -328,7 +341,7 @@ static bool is_over(void *arg)
 static void await_ticket(int self, manner how)
 {
     pqp_call *call = &S->call[self];
-    if (how == TICKET_IMPATIENT || how == TICKET_AWAITED)
+    if (how >= TICKET_AWAITED)
         pqp_call_attend(call, &S->lane, how == TICKET_AWAITED ? PQP_NEVER : 1);
     if (pqp_parker_wait(&call->parker, PQP_NEVER) != WORD_OVER || !is_over(&S->over[self]))
         model_violation("a ticket's owner was woken before it was over");
@@ -541,8 +554,7 @@ static void setup(void)
     s->keeper_due = PQP_NEVER;
     s->may_cut = now.cut;
     s->may_fill = now.full;
-    s->may_age =
-        now.first == RUN_WITH_DEADLINE || now.first == TICKET_WITH_DEADLINE || now.first == TICKET_IMPATIENT;
+    s->may_age = has_deadline(now.first) || now.first == TICKET_IMPATIENT;
     for (int i = 0; i < now.callers; i++)
         for (int k = 0; k < now.statements; k++)
             if ((i == 0 && k == 0) || now.shape & ALL_ALIKE)
@@ -640,6 +652,10 @@ int main(void)
         {"a ticket waited for", 2, 1, TICKET_AWAITED, false, false, SINGLE, most},
         {"tickets waited for", 2, 1, TICKET_AWAITED, true, false, ALL_ALIKE, most},
         {"tickets waited for, but not for long", 2, 1, TICKET_IMPATIENT, false, false, ALL_ALIKE, few},
+        {"tickets waited for, but not for long, with a time-out", 2, 1, TICKET_IMPATIENT_WITH_DEADLINE, false,
+         false, ALL_ALIKE, few},
+        {"tickets waited for, but not for long, the connection lost", 2, 1, TICKET_IMPATIENT, true, false,
+         ALL_ALIKE, few},
         {"tickets and an event loop, a full socket", 2, 1, TICKET, false, true, ALL_ALIKE | WITH_LOOP, few},
         {"a ticket and an event loop, the connection lost", 2, 1, TICKET, true, false, WITH_LOOP, few},
         {"a ticket waited for and an event loop", 2, 1, TICKET_AWAITED, false, false, WITH_LOOP, most}};

@@ -2,6 +2,8 @@
 #include "support/pg.h"
 
 #include <semaphore.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #define NAMED "application_name=guests-test pool_max_size=2 pool_shared_max=1 "
 
@@ -163,26 +165,101 @@ static void is_late(void)
     sem_destroy(&c.begun), sem_destroy(&c.go_on);
 }
 
-/* An end of the connection that the loop watches makes it readable; it must not stay so. */
-static void is_hung_up_on(void)
+/* An end of the connection that the loop watches makes it readable; it must not stay so, not even while another process
+ * holds the socket too. */
+static void is_hung_up_on(bool forked)
 {
     pqpool *pool = open_pool(NAMED, NULL);
     count c = {0};
+    pid_t child = 0;
     for (int i = 1; i <= 20; i++) {
         submit_to(pool, take_one, &c);
         (void)turn(pool, &c, i);
     }
     is_int(c.calls, 20, "a loop watches its connection");
+    if (forked && (child = fork()) == 0)
+        for (;;)
+            pause();
     one(ctl, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'guests-test'");
     ok(eventually(backends(ctl, "guests-test") == 0), "which the server ends while nothing is in flight");
     int turns = 0;
     for (double end = now_s() + 0.5; now_s() < end; turns++)
         if (readable(pool, 50))
             (void)pqpool_dispatch(pool);
-    ok(turns < 100, "the loop does not turn for nothing");
+    ok(turns < 100, "the loop does not turn for nothing%s", forked ? ", after a fork" : "");
     diag("%d turns", turns);
     submit_to(pool, take_one, &c);
     ok(turn(pool, &c, 21) && c.wrong == 0, "the next callback has its answer");
+    if (child > 0) {
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+    }
+    close_pool(pool);
+}
+
+/* What is long in coming is waited for by one who can sleep. */
+static void waits_long(void)
+{
+    pqpool *pool = open_pool(NAMED, NULL);
+    count c = {0};
+    pqpool_error err;
+    for (int i = 1; i <= 20; i++) {
+        submit_to(pool, take_one, &c);
+        (void)turn(pool, &c, i);
+    }
+    pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select 1 from (select pg_sleep(1)) s"};
+    if (pqpool_submit_cb(pool, &stmt, take_one, &c, &err) != PQPOOL_OK)
+        bail("submit_cb: %s", err.message);
+    long before = keeper_sleeps();
+    ok(turn(pool, &c, 21) && c.wrong == 0, "a callback of a slow statement runs");
+    long sleeps = keeper_sleeps() - before;
+    ok(sleeps < 100, "meanwhile the pool's thread sleeps");
+    diag("%ld wake-ups of the pool's thread in 1 s", sleeps);
+    close_pool(pool);
+}
+
+/* ---- texts ---- */
+
+static void note_slow(const pqpool_event *event, void *arg)
+{
+    if (event->id == PQPOOL_EVENT_SLOW_STATEMENT && strstr(event->text, "the first of a group"))
+        *(_Atomic int *)arg = 1;
+}
+
+static void take_group(PGresult **results, const pqpool_error *errors, int n, void *arg)
+{
+    count *c = arg;
+    for (int i = 0; i < n; i++) {
+        c->wrong += errors[i].code != (i == 0 ? PQPOOL_ETIMEDOUT : PQPOOL_OK);
+        PQclear(results[i]);
+    }
+    c->calls++;
+}
+
+/* A group's first member ends long before the others; what it was called is told in the end. */
+static void are_kept(void)
+{
+    _Atomic int told = 0;
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .on_event = note_slow, .arg = &told};
+    pqpool *pool = open_pool(NAMED "pool_statement_cache_size=2 pool_slow_statement=100ms", &hooks);
+    count c = {0};
+    pqpool_error err;
+    PQclear(pqpool_exec(pool, "select 1", &err));
+    pqpool_suspend(pool);
+    pqpool_stmt group[] = {{PQPOOL_STMT, .sql = "select 'the first of a group'", .timeout_ms = 100},
+                           {PQPOOL_STMT, .sql = "select pg_sleep(0.3)", .timeout_ms = 10000}};
+    if (pqpool_submit_all_cb(pool, group, 2, PQPOOL_EACH, take_group, &c, &err) != PQPOOL_OK)
+        bail("submit_all_cb: %s", err.message);
+    sleep_ms(300);
+    pqpool_resume(pool);
+    for (int i = 0; i < 8; i++) {
+        char sql[32];
+        snprintf(sql, sizeof sql, "select %d", i);
+        PQclear(pqpool_exec(pool, sql, &err));
+    }
+    ok(turn(pool, &c, 1) && c.wrong == 0,
+       "of a group, one was too late and one runs, while other texts come");
+    ok(eventually(told), "it is told by its first statement's text");
     close_pool(pool);
 }
 
@@ -324,10 +401,13 @@ int main(void)
     ctl = control();
     reads_for_itself();
     is_late();
-    is_hung_up_on();
+    is_hung_up_on(false);
+    is_hung_up_on(true);
+    waits_long();
     is_not_told_of_leases();
     waits_for_himself();
     leaves_early();
+    are_kept();
     all_at_once();
     PQfinish(ctl);
     return done_testing();
