@@ -266,12 +266,13 @@ static long long ask_number(PGconn *c, const char *sql)
     return value;
 }
 
-/* A connection's transactions are in the figures when it has ended, at the latest. */
+/* A connection's transactions are in the figures when it has ended, at the latest; so others' must have, too, of a
+ * program that ran before. */
 static void await_end_of_connections(PGconn *c)
 {
     for (double end = now_s() + 10;; sleep_ms(5)) {
-        long long left =
-            ask_number(c, "select count(*) from pg_stat_activity where application_name = '" NAME "'");
+        long long left = ask_number(c, "select count(*) from pg_stat_activity "
+                                       "where backend_type = 'client backend' and pid <> pg_backend_pid()");
         if (left == 0)
             return;
         must(now_s() < end, "%lld connections are still there", left);
@@ -436,6 +437,7 @@ static double run_watched(int n, int *connections)
         run_sql(c, "drop table if exists bench_inserts");
         run_sql(c, "create table bench_inserts (caller int, n int)");
     }
+    await_end_of_connections(c);
     long long before = transactions(c);
     double cpu = run(n, connections);
     check_transactions(c, before, all_sent(n), *connections);

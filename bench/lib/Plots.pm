@@ -181,12 +181,12 @@ sub script_for {
     my $floor = $plot->{log_y} ? '' : "set yrange [0:*]\n";
     my ($title, $x, $y, $out) = map { quoted($_) } @$plot{qw(title x y)}, $file;
     return $script . <<"END" . 'plot ' . join(", \\\n    ", map { curves_for($lines->[$_], $_) } 0 .. $#$lines) . "\n";
-set terminal svg size 1000,560 font 'Helvetica,Arial,sans-serif,18' background rgb 'white' noenhanced
+set terminal svg size 1000,620 font 'Helvetica,Arial,sans-serif,18' background rgb 'white' noenhanced
 set output $out
 set title $title
 set xlabel $x
 set ylabel $y
-set key outside right center vertical Left reverse samplen 2 spacing 1.3
+set key outside right center vertical maxcols 1 Left reverse samplen 2 spacing 1.2
 set border 3 linecolor rgb '#555555'
 set tics nomirror scale 0.5,0.25 textcolor rgb '#000000'
 set grid ytics linetype 1 linecolor rgb '#dddddd' linewidth 1
