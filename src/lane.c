@@ -389,8 +389,8 @@ bool pqp_lane_unattend(pqp_lane *l, pqp_call *call)
 {
     if (pqp_load(&call->lane) != l)
         return false;
-    if (call->waking &&
-        call->wake_word == PQP_WORD_DRIVE) /* also of one that has ended since: nobody else will tell */
+    /* Also where it has ended since: nobody but the one who was asked will say so. */
+    if (call->waking && call->wake_word == PQP_WORD_DRIVE)
         return true;
     l->attending -= call->attended;
     call->attended = false;
@@ -400,7 +400,7 @@ bool pqp_lane_unattend(pqp_lane *l, pqp_call *call)
 bool pqp_lane_visit(pqp_lane *l)
 {
     pqp_lane_lock(l);
-    /* Neither: since the loop heard of it, the lane may have been emptied and its connection given to somebody else. */
+    /* An empty lane that the loop does not watch may, since it was told, have given its connection to somebody else. */
     bool reads = l->driver != PQP_DRIVER_CALL && (l->flight.head || l->in_loop);
     l->guests = true;
     if (reads)
