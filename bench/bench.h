@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,6 +90,28 @@ __attribute__((unused)) static pqpool_stats_data stats(pqpool *pool)
     pqpool_stats_data s = {PQPOOL_STATS};
     must(pqpool_stats(pool, &s) == PQPOOL_OK, "pqpool_stats");
     return s;
+}
+
+__attribute__((unused)) static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Puts them in order. */
+__attribute__((unused)) static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, by_size);
+    return values[n / 2];
+}
+
+/* Microseconds of processor time that this process has spent. */
+__attribute__((unused)) static double cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* A connection outside any pool. */

@@ -55,18 +55,6 @@ static double time_block(void (*run)(int))
     return (now_s() - began) * 1e9 / BLOCK;
 }
 
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, by_size);
-    return values[n / 2];
-}
-
 static void tell_times(double seconds)
 {
     static double door[MOST_BLOCKS], mutexes[MOST_BLOCKS], ratios[MOST_BLOCKS];

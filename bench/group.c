@@ -121,18 +121,6 @@ static double together(PGconn *conn, weight w, int n)
     return took / n;
 }
 
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, by_size);
-    return values[n / 2];
-}
-
 static double server_time(PGconn *conn, weight w)
 {
     enum { TIMES = 9 };

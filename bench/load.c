@@ -227,14 +227,6 @@ static void sleep_until(int64_t at)
         continue;
 }
 
-static double cpu_us(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 /* Returns the microseconds of CPU that this process has spent in the window. */
 static double run_callers(int n)
 {

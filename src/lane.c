@@ -471,10 +471,9 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         .due = PQP_MIN(l->alarm, guests_due),
     };
     t.stuck = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && l->flight.head;
-    bool gone = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
-                !l->backlog.head && !l->flight.head;
-    t.vacant = gone;
-    if (gone && l->in_loop) /* the socket will be used otherwise */
+    t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
+               !l->backlog.head && !l->flight.head;
+    if (t.vacant && l->in_loop) /* the socket will be used otherwise */
         leave_loop(l);
     pqp_lane_unlock(l, NULL);
     return t;

@@ -11,20 +11,6 @@ static PGconn *ctl, *locker;
 
 /* ---- tools ---- */
 
-static pqpool_ticket *submit_stmt(pqpool *pool, const pqpool_stmt *stmt)
-{
-    pqpool_error err;
-    pqpool_ticket *ticket = pqpool_submit(pool, stmt, &err);
-    if (!ticket)
-        bail("submit %s: %s", stmt->sql, err.message);
-    return ticket;
-}
-
-static pqpool_ticket *submit(pqpool *pool, const char *sql)
-{
-    return submit_stmt(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql});
-}
-
 static pqpool_ticket *submit_number(pqpool *pool, const char *sql, int number)
 {
     char text[16];
@@ -58,7 +44,7 @@ static void unlock_gate(void)
 static pqpool_ticket *block(pqpool *pool)
 {
     lock_gate();
-    pqpool_ticket *head = submit(pool, "select count(*) from ticket_gate");
+    pqpool_ticket *head = submit_sql(pool, "select count(*) from ticket_gate");
     if (!eventually(backends(ctl, APP) >= 1 &&
                     atoi(one(ctl, "select count(*) from pg_stat_activity where application_name = '" APP
                                   "' and wait_event_type = 'Lock'")) == 1))
@@ -98,7 +84,7 @@ static void one_after_the_other(pqpool *pool)
     ok(fetch_is(t[2], "2") && fetch_is(t[0], "0") && fetch_is(t[1], "1"),
        "B4: answers are fetched in any order, each its own");
 
-    pqpool_ticket *ticket = submit(pool, "select 1 / 0");
+    pqpool_ticket *ticket = submit_sql(pool, "select 1 / 0");
     PGresult *res = pqpool_wait(ticket, -1, &err);
     ok(PQresultStatus(res) == PGRES_FATAL_ERROR && err.code == PQPOOL_ESERVER && err.outcome == PQPOOL_DONE,
        "a server's error comes as a result");
@@ -106,7 +92,7 @@ static void one_after_the_other(pqpool *pool)
     is_int(err.row, -1, "it is no member of a group");
     PQclear(res);
 
-    ticket = submit(pool, "select 'done'");
+    ticket = submit_sql(pool, "select 'done'");
     ok(eventually(pqpool_ticket_done(ticket)),
        "B4: the answer comes in by itself, without anybody who waits");
     is_int(stats(pool).statements, 0, "B13: and holds no place on the connection until it is fetched");
@@ -114,7 +100,7 @@ static void one_after_the_other(pqpool *pool)
     is_str(value(res), "done", "B4: with a time-out of 0 it is fetched");
     PQclear(res);
 
-    ticket = submit(pool, "select 'default'");
+    ticket = submit_sql(pool, "select 'default'");
     res = pqpool_wait(ticket, PQPOOL_DEFAULT, NULL);
     is_str(value(res), "default", "PQPOOL_DEFAULT waits until it is there; no pqpool_error is needed");
     PQclear(res);
@@ -148,7 +134,7 @@ static void wrong_calls(pqpool *pool)
     ok(!pqpool_wait(NULL, 0, &err) && err.code == PQPOOL_EINVAL, "waiting for no ticket: EINVAL");
     pqpool_abandon(NULL);
     is_int(pqpool_ticket_done(NULL), 0, "no ticket is never done");
-    pqpool_ticket *ticket = submit(pool, "select 'here'");
+    pqpool_ticket *ticket = submit_sql(pool, "select 'here'");
     ok(!pqpool_wait(ticket, -3, &err) && err.code == PQPOOL_EINVAL, "a time-out of -3: EINVAL");
     ok(fetch_is(ticket, "here"), "and the ticket lives on");
     is_int(stats(pool).promised, 0, "what was refused has left nothing behind");
@@ -619,7 +605,7 @@ static void closed_at_once(void)
 {
     pqpool_error err;
     pqpool *pool = open_pool(NARROW, NULL);
-    pqpool_ticket *done = submit(pool, "select 'done'");
+    pqpool_ticket *done = submit_sql(pool, "select 'done'");
     if (!eventually(pqpool_ticket_done(done)))
         bail("a statement does not end");
     pqpool_ticket *running = block(pool), *unsent = submit_number(pool, insert, 300);
@@ -643,7 +629,7 @@ static void closed_at_once(void)
 static void closed_in_time(void)
 {
     pqpool *pool = open_pool(NARROW, NULL);
-    pqpool_ticket *running = submit(pool, "select pg_sleep(0.2)");
+    pqpool_ticket *running = submit_sql(pool, "select pg_sleep(0.2)");
     if (!eventually(stats(pool).statements == 1))
         bail("a statement does not begin");
     pqpool_ticket *unsent = submit_number(pool, insert, 310);
@@ -656,7 +642,7 @@ static void closed_in_time(void)
 
     /* Abandoned ones keep the pool only as long as the server takes. */
     pool = open_pool(ONE_LANE, NULL);
-    pqpool_abandon(submit(pool, "select pg_sleep(0.1)"));
+    pqpool_abandon(submit_sql(pool, "select pg_sleep(0.1)"));
     is_int(pqpool_close(pool, 2000 * tap_slowness()), PQPOOL_OK, "close waits for what was given up, too");
     is_int(pqpool_free(pool), PQPOOL_OK, "and nothing is in the way of freeing the pool");
 

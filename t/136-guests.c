@@ -34,15 +34,6 @@ static long keeper_sleeps(void)
     return sleeps;
 }
 
-static pqpool_ticket *submit(pqpool *pool, const char *sql)
-{
-    pqpool_error err;
-    pqpool_ticket *ticket = pqpool_submit(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql}, &err);
-    if (!ticket)
-        bail("submit %s: %s", sql, err.message);
-    return ticket;
-}
-
 /* ---- an event loop ---- */
 
 typedef struct count {
@@ -150,10 +141,10 @@ static void is_late(void)
     submit_to(pool, take_its_time, &c);
     while (sem_wait(&c.begun) != 0)
         continue;
-    pqpool_ticket *ticket = submit(pool, "select 'done'");
+    pqpool_ticket *ticket = submit_sql(pool, "select 'done'");
     ok(eventually(pqpool_ticket_done(ticket)), "what a busy loop does not read, the pool's thread does");
     ok(fetch_is(ticket, "done"), "and it is the answer");
-    ok(fetch_is(submit(pool, "select 'waited'"), "waited"), "who waits for a ticket needs no loop");
+    ok(fetch_is(submit_sql(pool, "select 'waited'"), "waited"), "who waits for a ticket needs no loop");
     is_int(c.calls, 1, "all that while the callback takes its time");
     sem_post(&c.go_on);
     ok(eventually(c.calls == 2), "and ends");
@@ -293,11 +284,11 @@ static void is_not_told_of_leases(void)
 static void waits_for_himself(void)
 {
     pqpool *pool = open_pool(NAMED, NULL);
-    int right = fetch_is(submit(pool, "select 7"), "7");
+    int right = fetch_is(submit_sql(pool, "select 7"), "7");
     long before = keeper_sleeps();
     double began = now_s();
     for (int i = 0; i < ROUNDS; i++)
-        right += fetch_is(submit(pool, "select 7"), "7");
+        right += fetch_is(submit_sql(pool, "select 7"), "7");
     long sleeps = keeper_sleeps() - before, ms = (long)((now_s() - began) * 1000);
     is_int(right, 1 + ROUNDS, "tickets waited for one after another have their answers");
     ok(before >= 0 && sleeps <= ROUNDS / 2 + ms / 2, "who waits reads the answers, not the pool's thread");
@@ -326,9 +317,9 @@ static void *wait_main(void *arg)
 static void leaves_early(void)
 {
     pqpool *pool = open_pool(NAMED, NULL);
-    ok(fetch_is(submit(pool, "select 7"), "7"), "somebody waits for tickets");
-    waiter w[2] = {{.ticket = submit(pool, "select pg_sleep(0.4)"), .timeout_ms = 100},
-                   {.ticket = submit(pool, "select 8"), .timeout_ms = -1}};
+    ok(fetch_is(submit_sql(pool, "select 7"), "7"), "somebody waits for tickets");
+    waiter w[2] = {{.ticket = submit_sql(pool, "select pg_sleep(0.4)"), .timeout_ms = 100},
+                   {.ticket = submit_sql(pool, "select 8"), .timeout_ms = -1}};
     pthread_t threads[2];
     for (int i = 0; i < 2; i++)
         if (pthread_create(&threads[i], NULL, wait_main, &w[i]) != 0)

@@ -13,15 +13,6 @@ static PGconn *ctl, *locker;
 
 /* ---- tools ---- */
 
-static pqpool_ticket *submit(pqpool *pool, const char *sql)
-{
-    pqpool_error err;
-    pqpool_ticket *ticket = pqpool_submit(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql}, &err);
-    if (!ticket)
-        bail("submit %s: %s", sql, err.message);
-    return ticket;
-}
-
 static bool answers(pqpool *pool)
 {
     PGresult *res = pqpool_exec(pool, "select 'here'", NULL);
@@ -175,12 +166,12 @@ static void forked(void)
     pqpool *pool = open_pool(NAMED "pool_max_size=4 pool_shared_max=1", NULL);
     pqpool_lease lease = take(pool);
     PQclear(PQexec(lease.conn, "begin"));
-    pqpool_ticket *done = submit(pool, "select 'done'");
+    pqpool_ticket *done = submit_sql(pool, "select 'done'");
     if (!eventually(pqpool_ticket_done(done)))
         bail("a statement does not end");
     one(locker, "begin");
     one(locker, "lock table process_gate in access exclusive mode");
-    pqpool_ticket *running = submit(pool, "select count(*) from process_gate");
+    pqpool_ticket *running = submit_sql(pool, "select count(*) from process_gate");
     _Atomic int called = 0;
     if (pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from process_gate"},
                          count_answer, &called, NULL) != PQPOOL_OK)
@@ -230,7 +221,7 @@ static void keep_using(int i, void *arg)
     load *l = arg;
     while (!l->stop) {
         if (i == 0) {
-            pqpool_ticket *ticket = submit(l->pool, "select 'ticket'");
+            pqpool_ticket *ticket = submit_sql(l->pool, "select 'ticket'");
             fetch_is(ticket, "ticket") ? l->right++ : l->wrong++;
         } else if (i == 1) {
             pqpool_lease lease;
@@ -307,7 +298,7 @@ static void in_storm(int i, void *arg)
             break;
         }
         case 1: {
-            pqpool_ticket *ticket = submit(st->pool, "select 'slow' from pg_sleep(0.005)");
+            pqpool_ticket *ticket = submit_sql(st->pool, "select 'slow' from pg_sleep(0.005)");
             pqpool_error err;
             PGresult *res;
             while (!(res = pqpool_wait(ticket, 3, &err)) && err.code == PQPOOL_EPENDING)

@@ -95,8 +95,8 @@ sub compare {
 
 # ---- instructions ----
 
-# They hardly drift from run to run (where threads meet, by a tenth): once is enough. Where a count has `few` and `many`, the latter is also told as a
-# multiple of the former.
+# They hardly drift from run to run (where threads meet, by a tenth): once is enough. A count that is `against` another is
+# also told as a multiple of it.
 sub count_all {
     my ($bench, $workload, $result) = @_;
     my @counts = @{ $workload->{counts} // [] } or return;

@@ -2,6 +2,7 @@
 package Servers;
 use strict;
 use warnings;
+use File::Basename qw(dirname);
 use File::Temp qw(tempdir);
 use POSIX qw(_exit WNOHANG);
 use Exporter qw(import);
@@ -12,7 +13,7 @@ my @common = map { ('-c', $_) } qw(max_connections=400 autovacuum=off shared_buf
 
 my %kinds = (
     # Loaded with the table that is read.
-    accounts => { options => [@common], load => \&accounts },
+    accounts => { options => [@common], load => 'accounts.sql' },
     # What it commits is durable.
     durable => { options => ['-d', @common] },
 );
@@ -27,20 +28,6 @@ sub server_environment {
         $running{$kind} = $server;
     }
     return $running{$kind}{environment};
-}
-
-# Each answer can be checked: abalance follows from aid.
-sub accounts {
-    return <<'END';
-begin;
-create table pgbench_accounts (aid int not null, bid int, abalance int, filler char(84));
-insert into pgbench_accounts
-    select i, 1 + (i - 1) / 100000, i::bigint * 7919 % 100003, '' from generate_series(1, 1000000) i;
-alter table pgbench_accounts add primary key (aid);
-commit;
-vacuum (analyze, freeze) pgbench_accounts;
-checkpoint;
-END
 }
 
 my @told = qw(PGHOST PGPORT PGUSER PGDATABASE PQPOOL_PG_LOG PQPOOL_PG_DATA PQPOOL_TEST_SERVER PATH);
@@ -60,8 +47,15 @@ sub start {
     close $theirs;
     my $server = { pid => $pid, until => $ours };
     $server->{environment} = wait_for($server, "$dir/where");
-    ask($server->{environment}, $kind->{load}->()) if $kind->{load};
+    ask($server->{environment}, contents(dirname(__FILE__) . "/../$kind->{load}")) if $kind->{load};
     return $server;
+}
+
+sub contents {
+    my ($path) = @_;
+    open my $in, '<', $path or die "$path: $!\n";
+    local $/;
+    return <$in>;
 }
 
 sub wait_for {

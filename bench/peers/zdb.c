@@ -154,14 +154,6 @@ static void open_pool_of(int connections)
     ConnectionPool_start(run.pool);
 }
 
-static double cpu_seconds(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-}
-
 /* Looks now and then how large the pool is: libzdb keeps to its limit only nearly. */
 static void pass(double seconds, int *most)
 {
@@ -170,12 +162,6 @@ static void pass(double seconds, int *most)
         if (size > *most)
             *most = size;
     }
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /* By nearest rank. */
@@ -197,7 +183,7 @@ static void tell_latencies(const caller *callers, size_t reads)
             memcpy(all + n, callers[i].latencies, callers[i].reads * sizeof *all);
         n += callers[i].reads;
     }
-    qsort(all, n, sizeof *all, by_value);
+    qsort(all, n, sizeof *all, by_size);
     sample(quantile(all, n, 0.5), "ms", NULL, "latency p50");
     sample(quantile(all, n, 0.9), "ms", NULL, "latency p90");
     sample(quantile(all, n, 0.99), "ms", NULL, "latency p99");
@@ -217,7 +203,7 @@ static void tell(const caller *callers, double seconds, double cpu, int connecti
     }
     sample((double)statements / seconds, "statements/s", NULL, "throughput");
     tell_latencies(callers, reads);
-    sample(cpu * 1e6 / (double)statements, "us/statement", NULL, "CPU");
+    sample(cpu / (double)statements, "us/statement", NULL, "CPU");
     sample(connections, "count", NULL, "connections");
     sample((double)retries / (double)statements, "per statement", NULL, "retries");
 }
@@ -233,12 +219,12 @@ static void measure(void)
         must(rc == 0, "thread %d: %s", i + 1, strerror(rc));
     }
     pass(run.warm_up, &most);
-    double began = now_s(), cpu = cpu_seconds();
+    double began = now_s(), cpu = cpu_us();
     run.phase = MEASURING;
     pass(run.seconds, &most);
     run.phase = OVER;
     double seconds = now_s() - began;
-    cpu = cpu_seconds() - cpu;
+    cpu = cpu_us() - cpu;
     for (int i = 0; i < run.callers; i++)
         pthread_join(callers[i].thread, NULL);
     tell(callers, seconds, cpu, most);

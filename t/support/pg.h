@@ -139,6 +139,20 @@ __attribute__((unused)) static const char *value(const PGresult *res)
     return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
 }
 
+__attribute__((unused)) static pqpool_ticket *submit_stmt(pqpool *pool, const pqpool_stmt *stmt)
+{
+    pqpool_error err;
+    pqpool_ticket *ticket = pqpool_submit(pool, stmt, &err);
+    if (!ticket)
+        bail("submit %s: %s", stmt->sql, err.message);
+    return ticket;
+}
+
+__attribute__((unused)) static pqpool_ticket *submit_sql(pqpool *pool, const char *sql)
+{
+    return submit_stmt(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql});
+}
+
 /* Whether a ticket's answer is this value. */
 __attribute__((unused)) static bool fetch_is(pqpool_ticket *ticket, const char *want)
 {
