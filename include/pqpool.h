@@ -330,9 +330,21 @@ enum {
 /*
  * Runs one statement on a shared connection and waits for its answer.
  *
- * A query that comes again is prepared, once on each connection (option statement_cache_size); the first time costs
- * no round trip more, and a prepared statement that the server won't have any longer (a table was altered) is made
- * anew without anybody noticing.
+ * Prepared statements. A query that comes again is prepared, once on each connection (option
+ * statement_cache_size), without a round trip more, under a name that no other connection or process
+ * uses. One that the server does not know, or refuses to run because the columns of its answer have
+ * changed, did not run; it is prepared anew, unseen.
+ * The types of its parameters are those of the columns and functions it is compared with or handed to,
+ * as they are when it is prepared. DDL that passes through this pool (as a statement of its own or on a
+ * lease) has everything prepared anew, before a statement is sent that is issued after its answer or
+ * stands behind it in a group. DDL of other sessions, or inside a function called by SELECT, can't be
+ * seen: its effect on parameter types is noticed within 5 seconds, on every version of the server. Until
+ * then a value may be converted to the old type first (a timestamp for what was a date loses the time of
+ * day); pqpool_evict() makes an end at once. Where the old type leads to an error instead, the statement
+ * is run once more, prepared anew, unseen: so a statement that fails may have been run twice, of which the
+ * first was undone. That is done once for each error of a text (at most four in vain a second), never
+ * for 57014, 40001, 40P01, 25006, 55P03 and 53xxx, nor for what commits by itself (CALL, DO, VACUUM ...),
+ * which is never prepared. PQPOOL_NO_PREPARE, or statement_cache_size=0, avoids all of this.
  *
  * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a
  * neighbour. Statements in flight at the same time have no order. One that is issued after another's answer

@@ -34,6 +34,34 @@ static int transaction_after(const char *tag, int before)
     return before;
 }
 
+/*
+ * Whether a command may have changed what other statements mean: DDL, or what may run some. Those that don't are listed.
+ * CREATE TABLE AS and SELECT INTO have the tag of SELECT, but no rows.
+ */
+static bool alters(const char *tag, ExecStatusType status)
+{
+    static const char *const harmless[] = {
+        "INSERT",     "UPDATE",  "DELETE",   "MERGE",   "BEGIN",   "START",    "COMMIT",   "ROLLBACK",
+        "SAVEPOINT",  "RELEASE", "SET",      "RESET",   "SHOW",    "DECLARE",  "FETCH",    "MOVE",
+        "CLOSE",      "COPY",    "PREPARE",  "EXECUTE", "DISCARD", "LISTEN",   "NOTIFY",   "UNLISTEN",
+        "DEALLOCATE", "LOCK",    "TRUNCATE", "VACUUM",  "ANALYZE", "EXPLAIN",  "COMMENT",  "GRANT",
+        "REVOKE",     "REINDEX", "CLUSTER",  "REFRESH", "LOAD",    "SECURITY", "REASSIGN", "CHECKPOINT"};
+    size_t size = strcspn(tag, " ");
+    if (status != PGRES_COMMAND_OK || size == 0)
+        return false;
+    for (size_t i = 0; i < PQP_COUNT_OF(harmless); i++)
+        if (strlen(harmless[i]) == size && strncmp(tag, harmless[i], size) == 0)
+            return false;
+    return true;
+}
+
+static void count_altered(pqp_activity *a)
+{
+    pqp_poke(&a->altered, 1);
+    if (a->ddl)
+        pqp_add(a->ddl, 1);
+}
+
 /* What the kernel has to say of a TCP socket. */
 static bool ask_kernel(int fd, struct tcp_info *info)
 {
@@ -67,6 +95,8 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     pqp_poke(&a->tag, pack(tag));
     pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
+    if (alters(tag, status) || (pqp_peek(&a->altered) && transaction_after(tag, 1) == 0))
+        count_altered(a);
     bool copy = status == PGRES_COPY_OUT || status == PGRES_COPY_IN || status == PGRES_COPY_BOTH;
     if (copy || PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there is, or may be, more under way */
         pqp_poke(&a->sent_then, -1);
@@ -76,10 +106,11 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     return 1;
 }
 
-void pqp_activity_watch(pqp_activity *a, PGconn *conn)
+void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl)
 {
     if (a->registered)
         return;
+    a->ddl = ddl;
     struct sockaddr_storage peer;
     socklen_t size = sizeof peer;
     int fd = PQsocket(conn);
@@ -90,6 +121,13 @@ void pqp_activity_watch(pqp_activity *a, PGconn *conn)
     a->registered = PQregisterEventProc(conn, on_libpq_event, "pqpool", a);
     if (!a->registered)
         pqp_poke(&a->sent_then, -1);
+}
+
+void pqp_activity_end(pqp_activity *a)
+{
+    if (pqp_peek(&a->altered))
+        count_altered(a);
+    pqp_poke(&a->altered, 0);
 }
 
 void pqp_activity_share(pqp_activity *a, bool shared)

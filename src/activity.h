@@ -26,9 +26,11 @@
 enum { PQP_VIA_PROCESS = -1, PQP_VIA_NOTHING = -2 };
 
 typedef struct pqp_activity {
-    bool registered;    /* with the connection there is now; its user's */
-    _Atomic int via;    /* what a look is at: the socket's descriptor, or one of the below */
-    _Atomic int shared; /* it is used for a lane: no answer concerns us */
+    bool registered;       /* with the connection there is now; its user's */
+    _Atomic uint64_t *ddl; /* counts statements that may change what others mean */
+    _Atomic int altered;   /* the lease has run one */
+    _Atomic int via;       /* what a look is at: the socket's descriptor, or one of the below */
+    _Atomic int shared;    /* it is used for a lane: no answer concerns us */
 
     /* Written by the lease's user, through libpq, read by anybody. */
     _Atomic int64_t answers, answered_at; /* ns; 0: none in this lease */
@@ -52,8 +54,10 @@ typedef struct pqp_sight {
 } pqp_sight;
 
 /* Has libpq tell of answers on this connection from now on; by whoever has it, no lock held. Without memory for that there
- * are none to see. */
-void pqp_activity_watch(pqp_activity *a, PGconn *conn);
+ * are none to see. ddl goes up for each that may have changed what statements mean. */
+void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl);
+/* The lease ends: what it has altered holds by now. */
+void pqp_activity_end(pqp_activity *a);
 /* Its connection becomes a lane's, or ceases to be; no lock held. */
 void pqp_activity_share(pqp_activity *a, bool shared);
 /* The connection will be another one. */

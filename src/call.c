@@ -120,7 +120,8 @@ void pqp_call_ready(pqp_call *call)
     for (pqp_stmt *m = call->members; m; m = m->sibling) {
         m->call = call;
         m->state = PQP_STMT_PENDING;
-        m->given_up = m->headed_loss = m->result_is_error = m->send_refused = m->taints = m->stale = false;
+        m->given_up = m->headed_loss = m->result_is_error = m->send_refused = m->taints = m->stale =
+            m->doubtful = false;
         m->result = NULL;
         call->remaining++;
     }

@@ -56,6 +56,19 @@ static pqpool_code check_fields(const pqpool_stmt *s, pqpool_error *err)
     return PQPOOL_OK;
 }
 
+/* Whether it may change what other statements mean: DDL, or what may run some. One word more is a statement parsed anew,
+ * one too few may be a wrong answer: so those that don't are listed. */
+static bool may_alter(const pqp_verdict *v)
+{
+    static const char *const harmless[] = {"SHOW",    "NOTIFY",  "TRUNCATE", "COMMENT",  "GRANT",
+                                           "REVOKE",  "ANALYZE", "ANALYSE",  "VACUUM",   "REINDEX",
+                                           "REFRESH", "CLUSTER", "SECURITY", "REASSIGN", ""};
+    bool listed = v->plannable;
+    for (size_t i = 0; !listed && i < PQP_COUNT_OF(harmless); i++)
+        listed = strcmp(v->word, harmless[i]) == 0;
+    return !listed;
+}
+
 /* Whether the text may share, and the plan it is known by. A text the pool keeps has passed the guard. */
 static pqpool_code check_text(pqpool *p, const pqpool_stmt *s, size_t length, pqp_stmt *m, pqpool_error *err)
 {
@@ -70,6 +83,7 @@ static pqpool_code check_text(pqpool *p, const pqpool_stmt *s, size_t length, pq
                           verdict.way_out);
     }
     m->commits_itself = verdict.commits_itself;
+    m->alters = may_alter(&verdict);
     if (keep && verdict.plannable)
         m->plan = pqp_plans_add(&p->plans, s, length);
     return PQPOOL_OK;
@@ -78,7 +92,8 @@ static pqpool_code check_text(pqpool *p, const pqpool_stmt *s, size_t length, pq
 pqpool_code pqp_check_stmt(pqpool *p, const pqpool_stmt *s, pqp_time now, pqp_stmt *m, pqpool_error *err)
 {
     m->plan = NULL;
-    m->commits_itself = m->joined = m->unnamed = m->repeated = false;
+    m->commits_itself = m->alters = m->joined = m->unnamed = m->repeated = false;
+    m->doubted = 0;
     pqpool_code code = check_fields(s, err);
     if (code != PQPOOL_OK)
         return code;

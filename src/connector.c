@@ -97,6 +97,7 @@ static bool ensure_lane(pqpool *p, pqp_slot *slot)
                             .tell_room = pqp_pool_settle,
                             .waiting = &p->sharers_waiting,
                             .loop_fd = &p->delivery.looped,
+                            .ddl = &p->plans.ddl,
                             .owner = p};
     if (pqp_lane_init(lane, &pqp_transport_libpq, &owner) != 0)
         goto no_lane;

@@ -88,6 +88,8 @@ static void drop_result(pqp_lane *l, pqp_stmt *m)
 /* The statement is over. */
 void pqp_flight_finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome outcome)
 {
+    if (m->alters && m->state == PQP_STMT_SENT && l->ddl) /* before its owner, or others, may rely on it */
+        pqp_add(l->ddl, 1);
     leave(l, m);
     atomic_fetch_add_explicit(&l->served, 1, memory_order_relaxed);
     if (m->given_up || !m->call) {
@@ -297,6 +299,18 @@ static void fall_out_of_step(pqp_lane *l)
     pqp_flight_lose(l, NULL);
 }
 
+/* A prepared statement has been compared with what it would be now. */
+static void note_checked(pqp_lane *l, const pqp_stmt *m, bool failed)
+{
+    if (!failed && !m->doubtful) {
+        pqp_prepared_known(&l->prepared, m->index, m->number, m->sent_at);
+        return;
+    }
+    pqp_prepared_refused(&l->prepared, m->index, m->number);
+    if (m->doubtful && l->ddl) /* somebody else has changed something: who knows what more */
+        pqp_add(l->ddl, 1);
+}
+
 /* The head unit's sync point has come: now, and not before, its answers are final. */
 static void finish_head(pqp_lane *l, pqp_time now)
 {
@@ -308,6 +322,8 @@ static void finish_head(pqp_lane *l, pqp_time now)
         }
     if (is_sounding(head))
         l->round_trip = now - head->sent_at;
+    else if (head->parts[0] == PQP_PART_DESCRIBED)
+        note_checked(l, head, error != NULL);
     else if (!error && !l->tainted)
         note_cost(l, head, now);
     l->ended_now++;
@@ -350,6 +366,14 @@ static int place_of(const pqp_stmt *m, pqp_part part)
     return part == PQP_PART_PARSE || part == PQP_PART_BODY ? m->plan->place + 1 : 0;
 }
 
+static bool was_parsed_with(const pqp_stmt *m)
+{
+    for (int i = 0; i < m->n_parts; i++)
+        if (m->parts[i] == PQP_PART_PARSE)
+            return true;
+    return false;
+}
+
 /* What the server says of the prepared statements a statement was sent with. */
 static void note_prepared(pqp_lane *l, pqp_stmt *m, pqp_part part, const pqp_answer *a)
 {
@@ -357,13 +381,26 @@ static void note_prepared(pqp_lane *l, pqp_stmt *m, pqp_part part, const pqp_ans
     uint32_t number = setting ? m->setting_number : m->number;
     if (number == 0)
         return;
-    if (part == PQP_PART_PARSE || part == PQP_PART_SETTING_PARSE) {
-        if (a->kind != PQP_NEXT_RESULT)
-            pqp_prepared_failed(&l->prepared, place_of(m, part), number);
-    } else if (a->kind == PQP_NEXT_ERROR && a->stale != PQP_NOT_STALE) {
-        pqp_prepared_refused(&l->prepared, place_of(m, part), number, a->stale == PQP_STALE_GONE);
-        m->stale = true;
-    }
+    bool parse = part == PQP_PART_PARSE || part == PQP_PART_SETTING_PARSE;
+    bool failed = a->kind == PQP_NEXT_ERROR, stale = failed && a->stale != PQP_NOT_STALE;
+    if (parse ? a->kind != PQP_NEXT_RESULT : failed && a->stale == PQP_STALE_GONE)
+        pqp_prepared_failed(&l->prepared, place_of(m, part), number);
+    else if (stale)
+        pqp_prepared_refused(&l->prepared, place_of(m, part), number);
+    m->stale |= stale;
+    m->doubtful |= failed && part == PQP_PART_BODY && !was_parsed_with(m);
+}
+
+/* One of the answers to a unit of the lane's own. */
+static void take_own(pqp_lane *l, pqp_stmt *m, pqp_part part, const pqp_answer *a)
+{
+    if (a->kind == PQP_NEXT_RESULT && part == PQP_PART_DESCRIBED_ANEW)
+        m->doubtful = !l->tp->same_types(m->result, a->result);
+    if ((a->kind == PQP_NEXT_RESULT && part == PQP_PART_DESCRIBED) ||
+        (a->kind == PQP_NEXT_ERROR && part != PQP_PART_ASIDE))
+        keep(l, m, a->result, a->kind == PQP_NEXT_ERROR);
+    else if (a->result)
+        l->tp->clear(a->result);
 }
 
 /* One of the answers of a unit: to each part of each of its statements there is one, and at the Sync there may be
@@ -373,6 +410,7 @@ static void take_answer(pqp_lane *l, const pqp_answer *a)
     pqp_stmt *m = answering(l);
     if (m->answered == m->n_parts) {
         if (a->kind == PQP_NEXT_ERROR) {
+            m->doubtful |= m->number != 0 && !was_parsed_with(m);
             keep(l, m, a->result, true);
             return;
         }
@@ -383,7 +421,11 @@ static void take_answer(pqp_lane *l, const pqp_answer *a)
     }
     pqp_part part = m->parts[m->answered++];
     note_prepared(l, m, part, a);
-    if (part == PQP_PART_ASIDE || (part != PQP_PART_BODY && a->kind != PQP_NEXT_ERROR)) {
+    if (part >= PQP_PART_ASIDE) {
+        take_own(l, m, part, a);
+        return;
+    }
+    if (part != PQP_PART_BODY && a->kind != PQP_NEXT_ERROR) {
         if (a->result)
             l->tp->clear(a->result);
         return;

@@ -29,7 +29,10 @@ typedef enum {
     PQP_PART_SETTING,
     PQP_PART_PARSE,
     PQP_PART_BODY,
-    PQP_PART_ASIDE
+    /* Of a unit of the lane's own. The second is what its prepared statement would be, were it parsed now. */
+    PQP_PART_ASIDE,
+    PQP_PART_DESCRIBED,
+    PQP_PART_DESCRIBED_ANEW
 } pqp_part;
 enum { PQP_PARTS_MAX = 4 };
 
@@ -43,13 +46,15 @@ typedef struct pqp_stmt {
     const pqpool_stmt *request;
     size_t bytes; /* of SQL and parameters: bounds what is in flight */
     bool commits_itself;
+    bool alters;    /* it may change what other statements mean: DDL, or what may run some */
     bool joined;    /* its unit goes on with the next statement: one Sync, one transaction for all */
     bool timed;     /* the deadline is its own: the server is told */
     bool unnamed;   /* run it without a prepared statement */
     pqp_plan *plan; /* pinned; NULL: it is not to be prepared */
     pqp_time deadline;
-    int index;     /* the owner's: place in his array */
-    bool repeated; /* the owner's: it was run again after an unknown outcome */
+    int index; /* the owner's: place in his array; of a lane's own unit: of what it asks about, in the prepared set */
+    bool repeated;    /* the owner's: it was run again after an unknown outcome */
+    uint64_t doubted; /* the owner's: the error for which it was run again, parsed anew; 0: it was not */
 
     /* guarded by lane->mu; the owner may read them once his call is over */
     PQP_LINK(pqp_stmt) link; /* in the backlog or the flight */
@@ -60,6 +65,7 @@ typedef struct pqp_stmt {
     bool taints;       /* its command changed the session: what ran behind it did so in a state not its own */
     bool headed_loss;  /* it was the head when the connection went without a FATAL */
     bool stale;        /* its prepared statement could not be used: it did not run, and would without */
+    bool doubtful;     /* it failed, and the types of its parameters are from an earlier unit */
     pqp_time sent_at;
     uint8_t parts[PQP_PARTS_MAX]; /* pqp_part; what was sent */
     uint8_t n_parts, answered;
@@ -114,7 +120,8 @@ typedef struct pqp_lane {
     void (*tell_keeper)(void *owner); /* it drives now, or the lane may be vacant. Called without locks */
     void (*tell_room)(void *owner);   /* statements have ended while others waited for room. The same */
     _Atomic int *waiting;             /* how many wait for room; NULL: nobody ever does */
-    _Atomic int *loop_fd; /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
+    _Atomic int *loop_fd;  /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
+    _Atomic uint64_t *ddl; /* pqp_plans.ddl; NULL: there never is any */
     void *owner;
     int window;             /* most statements in flight */
     pqp_time round_trip;    /* to the server */

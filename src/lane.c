@@ -92,6 +92,7 @@ int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *ow
     l->tell_room = owner->tell_room;
     l->waiting = owner->waiting;
     l->loop_fd = owner->loop_fd;
+    l->ddl = owner->ddl;
     l->owner = owner->owner;
     l->alarm = PQP_NEVER;
     return pqp_mutex_init(&l->mu, PQP_RANK_LANE);

@@ -14,6 +14,7 @@ typedef struct pqp_lane_owner {
     void (*tell_room)(void *owner);
     _Atomic int *waiting;
     _Atomic int *loop_fd;
+    _Atomic uint64_t *ddl;
     void *owner;
 } pqp_lane_owner;
 

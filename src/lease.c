@@ -72,7 +72,7 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
 {
     pqpool_close_reason flaw = examine(p, slot, deadline);
     if (flaw == PQPOOL_CLOSE_NONE) {
-        pqp_activity_watch(&slot->activity, slot->conn);
+        pqp_activity_watch(&slot->activity, slot->conn, &p->plans.ddl);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
         if (slot->site.thread == 0 || pqp_holder_maybe() || pqp_load(&p->rejecting) ||
             pqp_load(&p->backtrace))
@@ -171,6 +171,7 @@ static void claim(pqpool *p, const pqpool_lease *lease, ending *e)
         slot->ending = true;
         slot->probed = now;
         pqp_holder_left(slot);
+        pqp_activity_end(&slot->activity);
         p->releases++;
         pqp_histogram_count(&p->use, e->held / 1000);
         if (e->reason == PQPOOL_CLOSE_NONE)

@@ -60,7 +60,7 @@ static uint64_t hash_bytes(uint64_t h, const void *bytes, size_t n)
     }
     word = n;
     memcpy(&word, p, n);
-    return mix(h, word + (n << 56));
+    return mix(h, word + ((uint64_t)n << 56));
 }
 
 static bool all_zero(const Oid *types, int n)
@@ -208,8 +208,11 @@ static pqp_plan *add_locked(pqp_plans *t, const pqpool_stmt *s, size_t length, u
     }
     _Atomic int *chain = &t->chains[hash & (uint64_t)t->mask];
     plan->id = ++t->ids;
+    plan->text = (uint32_t)(hash ^ hash >> 32);
     pqp_store(&plan->hash, hash);
     pqp_store(&plan->cost, 0);
+    for (size_t i = 0; i < PQP_VAINS; i++)
+        pqp_store(&plan->vain[i].error, 0);
     pqp_store(&plan->used, 1);
     pqp_store(&plan->next, pqp_load(chain));
     pqp_store(&plan->pins, 1);
@@ -226,6 +229,37 @@ pqp_plan *pqp_plans_add(pqp_plans *t, const pqpool_stmt *s, size_t length)
     pqp_plan *plan = add_locked(t, s, length, hash);
     pqp_mutex_unlock(&t->mu);
     return plan;
+}
+
+/* ---- errors ---- */
+
+uint64_t pqp_plan_error(const pqp_plans *t, const char *sqlstate, const char *message)
+{
+    uint64_t h = hash_bytes(pqp_load(&((pqp_plans *)t)->ddl), sqlstate, strlen(sqlstate));
+    return hash_bytes(h, message, strlen(message)) | 1;
+}
+
+bool pqp_plan_doubts(const pqp_plan *plan, uint64_t error, pqp_time now)
+{
+    pqp_time oldest = PQP_NEVER;
+    for (size_t i = 0; i < PQP_VAINS; i++) {
+        uint64_t known = pqp_peek(&((pqp_plan *)plan)->vain[i].error);
+        if (known == error)
+            return false;
+        oldest = known == 0 ? 0 : PQP_MIN(oldest, pqp_peek(&((pqp_plan *)plan)->vain[i].at));
+    }
+    return oldest == 0 || now - oldest > PQP_SECOND;
+}
+
+void pqp_plan_judge(pqp_plan *plan, uint64_t before, uint64_t after, pqp_time now)
+{
+    if (after != before)
+        pqp_add(&plan->renewals, 1);
+    if (after == 0)
+        return;
+    pqp_vain *vain = &plan->vain[pqp_add(&plan->vains, 1) % PQP_VAINS];
+    pqp_poke(&vain->at, now);
+    pqp_poke(&vain->error, after);
 }
 
 /* ---- cost ---- */

@@ -160,10 +160,43 @@ void pqp_run_free(pqp_run *r)
 
 /* ---- what came back ---- */
 
-/* Its prepared statement was of no use, which the server said before it ran anything: once more, without. */
-static bool may_heal(const pqp_stmt *m)
+/* Errors that no types of parameters bring about, and that are not to be brought about twice. */
+static bool is_of_the_moment(const char *sqlstate)
 {
-    return m->code == PQPOOL_ESERVER && m->stale && !m->unnamed && !m->given_up;
+    static const char *const list[] = {"57014", "40001", "40P01", "25006", "55P03", "53"};
+    for (size_t i = 0; i < PQP_COUNT_OF(list); i++)
+        if (strncmp(sqlstate, list[i], strlen(list[i])) == 0)
+            return true;
+    return false;
+}
+
+static uint64_t error_of(const pqp_run *r, const pqp_stmt *m)
+{
+    const char *sqlstate = PQresultErrorField(m->result, PG_DIAG_SQLSTATE);
+    const char *message = PQresultErrorField(m->result, PG_DIAG_MESSAGE_PRIMARY);
+    return pqp_plan_error(&r->pool->plans, sqlstate ? sqlstate : "", message ? message : "");
+}
+
+/*
+ * Once more, without a prepared statement: the server said, before it ran anything, that this one is of no use; or it
+ * failed, which undid it, and perhaps by the types that its parameters had when it was parsed.
+ */
+static bool may_heal(const pqp_run *r, const pqp_stmt *m, pqp_time now)
+{
+    if (m->code != PQPOOL_ESERVER || m->unnamed || m->given_up || !(m->stale || m->doubtful))
+        return false;
+    if (m->stale)
+        return true;
+    const char *sqlstate = PQresultErrorField(m->result, PG_DIAG_SQLSTATE);
+    return sqlstate && !is_of_the_moment(sqlstate) && pqp_plan_doubts(m->plan, error_of(r, m), now);
+}
+
+/* It has been run once more for an error. */
+static void judge(const pqp_run *r, pqp_stmt *m, pqp_time now)
+{
+    if (m->doubted && !m->given_up && (m->code == PQPOOL_OK || m->code == PQPOOL_ESERVER))
+        pqp_plan_judge(m->plan, m->doubted, m->code == PQPOOL_OK ? 0 : error_of(r, m), now);
+    m->doubted = 0;
 }
 
 /*
@@ -175,7 +208,7 @@ static bool may_repeat(const pqp_run *r, const pqp_stmt *m, pqp_time now)
 {
     if (m->given_up || pqp_load(&r->pool->closed) || now >= m->deadline)
         return false;
-    if (may_heal(m))
+    if (may_heal(r, m, now))
         return true;
     if (m->code != PQPOOL_ELOST || m->send_refused)
         return false;
@@ -192,7 +225,7 @@ static bool may_repeat_all(const pqp_run *r, pqp_time now)
 {
     bool healing = false;
     for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
-        healing |= may_heal(m);
+        healing |= may_heal(r, m, now);
     for (const pqp_stmt *m = r->call.members; m; m = m->sibling)
         if (!(healing && m->code == PQPOOL_ECANCELED) && !may_repeat(r, m, now))
             return false;
@@ -260,9 +293,11 @@ static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt
         err->row = m->index;
 }
 
-static void prepare_again(pqp_stmt *m)
+static void prepare_again(const pqp_run *r, pqp_stmt *m)
 {
-    m->unnamed |= m->stale;
+    if (m->code == PQPOOL_ESERVER && m->doubtful && !m->stale)
+        m->doubted = error_of(r, m);
+    m->unnamed |= m->stale || m->doubtful;
     m->repeated |= m->code == PQPOOL_ELOST && m->outcome == PQPOOL_UNKNOWN;
     PQclear(m->result);
     m->result = NULL;
@@ -281,6 +316,8 @@ static void sift(pqp_run *r, pqp_lane *lane)
 {
     pqp_call *call = &r->call;
     pqp_time now = pqp_now();
+    for (pqp_stmt *m = call->members; m; m = m->sibling)
+        judge(r, m, now);
     bool all = r->atomic && may_repeat_all(r, now);
     for (pqp_stmt *m = call->members; m; m = m->sibling)
         if (m->given_up)
@@ -293,7 +330,7 @@ static void sift(pqp_run *r, pqp_lane *lane)
         next = m->sibling;
         if (all || (!r->atomic && may_repeat(r, m, now))) {
             sent_before |= m->outcome != PQPOOL_NOT_SENT;
-            prepare_again(m);
+            prepare_again(r, m);
             *again_end = m;
             again_end = &m->sibling;
             continue;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -68,8 +69,41 @@ static uint64_t settings_of(const PGconn *conn, unsigned *absent)
     return hash;
 }
 
+/*
+ * Names of prepared statements. Behind a pooler that lends its server connections for a transaction at a time, a
+ * statement may reach a session in which another process, or this one before a restart, has prepared its own. A name
+ * that two of them could have would run the other's text, and nothing would report it. So a name has a random part for
+ * each connection of each process, a part made of text and types (should two processes have the same random numbers, as
+ * copies of one virtual machine do), and a number. Then a mix-up can only be 26000 (not there) or 42P05 (there
+ * already), which prove that nothing ran.
+ */
+static char *put_base32(char *to, uint64_t n, int digits)
+{
+    for (; digits > 0; digits--, n >>= 5)
+        *to++ = "abcdefghijklmnopqrstuvwxyz234567"[n & 31];
+    return to;
+}
+
+/* Without the system's random numbers: what no other process has had at this instant. */
+static uint64_t random_number(const pqp_wire *w)
+{
+    uint64_t n;
+    if (getrandom(&n, sizeof n, GRND_NONBLOCK) == (ssize_t)sizeof n)
+        return n;
+    return (uint64_t)pqp_now() * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)getpid() << 32 ^ (uintptr_t)w;
+}
+
+static void choose_prefix(pqp_wire *w)
+{
+    char *to = stpcpy(w->prefix, "pqpool_");
+    to = put_base32(to, random_number(w), 13);
+    *to++ = '_';
+    *to = '\0';
+}
+
 void pqp_wire_bind(pqp_wire *w, PGconn *conn)
 {
+    choose_prefix(w);
     w->conn = conn;
     w->fd = conn ? PQsocket(conn) : -1;
     w->tls = conn && PQsslInUse(conn);
@@ -79,20 +113,17 @@ void pqp_wire_bind(pqp_wire *w, PGconn *conn)
 
 /* What a prepared statement is called on the server. */
 typedef struct plan_name {
-    char text[24];
+    char text[48]; /* the server's limit is 63 */
 } plan_name;
 
 /* By hand: for each statement one, and printf takes ten times as long. */
-static plan_name name_of(uint32_t number)
+static plan_name name_of(const pqp_wire *w, uint32_t number, uint32_t text)
 {
-    plan_name name = {"pqpool_"};
-    char digits[10], *to = name.text + strlen(name.text);
-    int n = 0;
+    plan_name name;
+    char *to = put_base32(stpcpy(name.text, w->prefix), text, 7);
     do
-        digits[n++] = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    while (n > 0)
-        *to++ = digits[--n];
+        to = put_base32(to, number & 31, 1);
+    while ((number >>= 5) > 0);
     *to = '\0';
     return name;
 }
@@ -101,7 +132,7 @@ static plan_name name_of(uint32_t number)
 static bool send_setting(pqp_wire *w, const pqp_sending *how)
 {
     static const char sql[] = "select pg_catalog.set_config('statement_timeout', $1, true)";
-    plan_name name = name_of(how->setting);
+    plan_name name = name_of(w, how->setting, 0);
     char ms[16];
     const char *value = ms;
     snprintf(ms, sizeof ms, "%d", how->timeout_ms);
@@ -117,7 +148,7 @@ static bool send_statement(pqp_wire *w, const pqpool_stmt *r, const pqp_sending 
     if (how->plan == 0)
         return PQsendQueryParams(w->conn, r->sql, r->n_params, r->param_types, r->param_values,
                                  r->param_lengths, r->param_formats, r->result_format) == 1;
-    plan_name name = name_of(how->plan);
+    plan_name name = name_of(w, how->plan, how->text);
     if (how->parse && !PQsendPrepare(w->conn, name.text, r->sql, r->n_params, r->param_types))
         return false;
     return PQsendQueryPrepared(w->conn, name.text, r->n_params, r->param_values, r->param_lengths,
@@ -145,10 +176,10 @@ static pqp_sent wire_aside(pqp_wire *w, const char *sql)
     return send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
 }
 
-static pqp_sent wire_close(pqp_wire *w, uint32_t number)
+static pqp_sent wire_close(pqp_wire *w, uint32_t number, uint32_t text)
 {
-    plan_name name = name_of(number);
-    char sql[48];
+    plan_name name = name_of(w, number, text);
+    char sql[64];
     if (!PQsendClosePrepared) {
         snprintf(sql, sizeof sql, "DEALLOCATE %s", name.text);
         return wire_aside(w, sql);
@@ -156,6 +187,25 @@ static pqp_sent wire_close(pqp_wire *w, uint32_t number)
     if (!PQsendClosePrepared(w->conn, name.text))
         return PQP_SENT_NOTHING;
     return send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
+}
+
+static pqp_sent wire_check(pqp_wire *w, const pqpool_stmt *r, const pqp_sending *how)
+{
+    plan_name name = name_of(w, how->plan, how->text);
+    if (!PQsendDescribePrepared(w->conn, name.text) ||
+        !PQsendPrepare(w->conn, "", r->sql, r->n_params, r->param_types) ||
+        !PQsendDescribePrepared(w->conn, ""))
+        return PQP_SENT_NOTHING;
+    return send_sync(w) ? PQP_SENT_WHOLE : PQP_SENT_NO_SYNC;
+}
+
+static bool wire_same_types(const PGresult *a, const PGresult *b)
+{
+    int n = PQnparams(a);
+    bool same = n == PQnparams(b);
+    for (int i = 0; same && i < n; i++)
+        same = PQparamtype(a, i) == PQparamtype(b, i);
+    return same;
 }
 
 static int wire_flush(pqp_wire *w)
@@ -214,6 +264,8 @@ static pqp_staleness staleness_of(const PGresult *result, const char *sqlstate)
     if (!function || PQresultErrorField(result, PG_DIAG_CONTEXT))
         return PQP_NOT_STALE;
     if (strcmp(sqlstate, "26000") == 0 && strcmp(function, "FetchPreparedStatement") == 0)
+        return PQP_STALE_GONE;
+    if (strcmp(sqlstate, "42P05") == 0 && strcmp(function, "StorePreparedStatement") == 0)
         return PQP_STALE_GONE;
     if (strcmp(sqlstate, "0A000") == 0 && strcmp(function, "RevalidateCachedQuery") == 0)
         return PQP_STALE_CHANGED;
@@ -332,6 +384,8 @@ static void wire_watch(pqp_wire *w, int epoll_fd, void *data)
 const pqp_transport pqp_transport_libpq = {
     .send = wire_send,
     .close = wire_close,
+    .check = wire_check,
+    .same_types = wire_same_types,
     .aside = wire_aside,
     .flush = wire_flush,
     .consume = wire_consume,

@@ -19,6 +19,7 @@ typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's ow
  */
 typedef struct pqp_sending {
     uint32_t plan;    /* number of its prepared statement; 0: it has none */
+    uint32_t text;    /* a part of the name of that */
     bool parse;       /* prepare it first */
     bool set;         /* a setting goes before it */
     uint32_t setting; /* number of the prepared set_config(); 0: it has none */
@@ -56,7 +57,7 @@ typedef enum {
 /* Whether an error says that a prepared statement could not be used, before anything of it ran. */
 typedef enum {
     PQP_NOT_STALE,
-    PQP_STALE_GONE,    /* the server knows no statement of this name */
+    PQP_STALE_GONE,    /* the server knows no statement of this name, or, to be parsed, one already */
     PQP_STALE_CHANGED, /* what it would return has changed */
 } pqp_staleness;
 
@@ -72,7 +73,12 @@ enum { PQP_READY_READ = 1, PQP_READY_WRITE = 2 };
 
 typedef struct pqp_transport {
     pqp_sent (*send)(pqp_wire *w, const pqpool_stmt *request, const pqp_sending *how);
-    pqp_sent (*close)(pqp_wire *w, uint32_t number); /* drops a prepared statement: a unit of its own */
+    /* Drops a prepared statement: a unit of its own. */
+    pqp_sent (*close)(pqp_wire *w, uint32_t number, uint32_t text);
+    /* Describes how->plan, parses the same text without a name, and describes that: a unit of its own, three answers. */
+    pqp_sent (*check)(pqp_wire *w, const pqpool_stmt *request, const pqp_sending *how);
+    bool (*same_types)(const PGresult *a,
+                       const PGresult *b);           /* of the parameters, in two such descriptions */
     pqp_sent (*aside)(pqp_wire *w, const char *sql); /* runs it (NULL: nothing): a unit of its own */
     int (*flush)(pqp_wire *w);                       /* 0: all is out; 1: more to write; -1: lost */
     bool (*consume)(pqp_wire *w);                    /* reads what is there; false: lost */
@@ -99,6 +105,8 @@ struct pqp_wire {
     bool tls;
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
     unsigned absent;   /* those it does not report: transport.c */
+    char prefix
+        [28]; /* of the names of prepared statements: no other connection, of any process, has the same */
 };
 
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */

@@ -33,18 +33,18 @@ typedef enum {
     ASIDE_LOST
 } aside; /* skipped: no memory; lost: the connection is */
 
-/* A unit of the lane's own, whose answer is dropped: closes a prepared statement, or runs SQL (number 0), or is nothing
- * but a Sync (neither), which the server answers at once. */
-static aside send_aside(pqp_lane *l, uint32_t number, const char *sql)
+/* For a unit of the lane's own; NULL: no memory. */
+static pqp_stmt *own_unit(pqp_lane *l)
 {
     pqp_stmt *m = pqp_depot_take(l->stmts);
-    if (!m)
-        return ASIDE_SKIPPED;
-    memset(m, 0, sizeof *m);
-    m->parts[0] = PQP_PART_ASIDE;
-    m->n_parts = number || sql;
+    if (m)
+        memset(m, 0, sizeof *m);
+    return m;
+}
+
+static aside enter_own(pqp_lane *l, pqp_stmt *m, pqp_sent sent)
+{
     atomic_fetch_add(&l->load, 1);
-    pqp_sent sent = number ? l->tp->close(&l->wire, number) : l->tp->aside(&l->wire, sql);
     pqp_flight_enter(l, m);
     if (sent == PQP_SENT_WHOLE) {
         l->unsynced = 0;
@@ -54,20 +54,75 @@ static aside send_aside(pqp_lane *l, uint32_t number, const char *sql)
     return ASIDE_LOST;
 }
 
-/* The prepared statement to send it by, under which number. */
-static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit_begun)
+/* A unit of the lane's own, whose answer is dropped: runs SQL, or is nothing but a Sync (NULL), which the server answers
+ * at once. */
+static aside send_aside(pqp_lane *l, const char *sql)
+{
+    pqp_stmt *m = own_unit(l);
+    if (!m)
+        return ASIDE_SKIPPED;
+    m->parts[0] = PQP_PART_ASIDE;
+    m->n_parts = sql != NULL;
+    return enter_own(l, m, l->tp->aside(&l->wire, sql));
+}
+
+/* Drops a prepared statement. Skipped, it stays until the connection ends, and harms nothing. */
+static aside send_close(pqp_lane *l, uint32_t number, uint32_t text)
+{
+    pqp_stmt *m = own_unit(l);
+    if (!m)
+        return ASIDE_SKIPPED;
+    m->parts[0] = PQP_PART_ASIDE;
+    m->n_parts = 1;
+    return enter_own(l, m, l->tp->close(&l->wire, number, text));
+}
+
+/* Asks whether the types of a prepared statement's parameters are still right. */
+static aside send_check(pqp_lane *l, const pqpool_stmt *request, const pqp_sending *how, int place)
+{
+    static const uint8_t parts[] = {PQP_PART_DESCRIBED, PQP_PART_ASIDE, PQP_PART_DESCRIBED_ANEW};
+    pqp_stmt *m = own_unit(l);
+    if (!m)
+        return ASIDE_SKIPPED;
+    memcpy(m->parts, parts, sizeof parts);
+    m->n_parts = sizeof parts;
+    m->index = place;
+    m->number = how->plan;
+    return enter_own(l, m, l->tp->check(&l->wire, request, how));
+}
+
+/* What is known of a unit while it is sent. */
+typedef struct unit {
+    bool begun;   /* it may not be broken into any more */
+    bool timed;   /* a time-out was set in it, and holds for what follows */
+    bool around;  /* its time-out is set and undone around it */
+    bool altered; /* something in it may have changed what the rest means, and be undone again */
+} unit;
+
+/*
+ * The prepared statement to send it by, under which number. Behind DDL in the same unit there is none: should the unit
+ * be undone, what was parsed in it would stay, with types that never were. The check goes ahead of the statement: it is
+ * a unit of its own, and what it finds is for the next.
+ */
+static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, const unit *u)
 {
     m->number = 0;
-    if (!m->plan || m->unnamed)
+    if (!m->plan || m->unnamed || u->altered)
         return true;
-    /* A unit may not be broken into. */
-    pqp_use use = pqp_prepared_use(&l->prepared, m->plan->place + 1, m->plan->id, !unit_begun);
-    /* Skipped, it stays until the connection ends, and harms nobody. */
-    if (use.close && send_aside(l, use.close, NULL) == ASIDE_LOST)
+    if (l->ddl)
+        pqp_prepared_heed(&l->prepared, pqp_load(l->ddl));
+    pqp_wanted wanted = {.place = m->plan->place + 1,
+                         .plan = m->plan->id,
+                         .renewal = pqp_peek(&m->plan->renewals),
+                         .text = how->text = m->plan->text,
+                         .now = l->sending_at,
+                         .may_close = !u->begun};
+    pqp_use use = pqp_prepared_use(&l->prepared, &wanted);
+    if (use.close && send_close(l, use.close, use.closed_text) == ASIDE_LOST)
         return false;
     m->number = how->plan = use.number;
     how->parse = use.parse;
-    return true;
+    return !use.check || u->begun || send_check(l, m->request, how, wanted.place) != ASIDE_LOST;
 }
 
 /* Margin within which the server's word of a time-out should reach us before our own deadline. */
@@ -87,18 +142,18 @@ static bool own_timeout(const pqp_lane *l, const pqp_stmt *m, int *ms)
 }
 
 /* A setting holds for the whole unit: after one, the next statement in it needs another. */
-static void choose_setting(pqp_lane *l, pqp_stmt *m, pqp_sending *how, bool unit_timed)
+static void choose_setting(pqp_lane *l, pqp_stmt *m, pqp_sending *how, const unit *u)
 {
     m->setting_number = 0;
     if (!own_timeout(l, m, &how->timeout_ms)) {
-        if (!unit_timed)
+        if (!u->timed)
             return;
         how->timeout_ms = l->session_timeout_ms;
     }
     how->set = true;
-    if (m->unnamed)
+    if (m->unnamed || !m->plan) /* where nothing is prepared, this is not either */
         return;
-    pqp_use use = pqp_prepared_use(&l->prepared, 0, SETTING_PLAN, false);
+    pqp_use use = pqp_prepared_use(&l->prepared, &(pqp_wanted){.plan = SETTING_PLAN});
     m->setting_number = how->setting = use.number;
     how->parse_setting = use.parse;
 }
@@ -109,7 +164,7 @@ static aside set_timeout(pqp_lane *l, int ms)
 {
     char sql[64];
     snprintf(sql, sizeof sql, "set statement_timeout = %d", ms);
-    return send_aside(l, 0, sql);
+    return send_aside(l, sql);
 }
 
 static void note_parts(pqp_stmt *m, const pqp_sending *how)
@@ -125,15 +180,19 @@ static void note_parts(pqp_stmt *m, const pqp_sending *how)
 }
 
 /* The statement at the front of the backlog: on its way, with all that goes before it in its unit. */
-static bool send_statement(pqp_lane *l, bool first, bool *timed, bool around)
+static bool send_statement(pqp_lane *l, unit *u)
 {
     pqp_stmt *m = l->backlog.head;
     pqp_sending how = {.sync = !m->joined};
-    if (!choose_name(l, m, &how, !first))
+    if (!choose_name(l, m, &how, u))
         return false; /* what is in the backlog has been returned */
-    if (!around)
-        choose_setting(l, m, &how, *timed);
-    *timed |= how.set;
+    if (!u->around)
+        choose_setting(l, m, &how, u);
+    u->begun = true;
+    u->timed |= how.set;
+    u->altered |= m->alters;
+    if (m->alters)
+        pqp_prepared_outdate(&l->prepared); /* for what follows; the pool's count goes up when it has ended */
     note_parts(m, &how);
     pqp_stmt_list_remove(&l->backlog, m);
     m->call->sent++;
@@ -156,7 +215,7 @@ static bool sound(pqp_lane *l)
         return true;
     l->sound = false;
     l->sounded_at = l->sending_at;
-    return send_aside(l, 0, NULL) != ASIDE_LOST;
+    return send_aside(l, NULL) != ASIDE_LOST;
 }
 
 /* Sends the unit at the front of the backlog: one statement, or all that share a Sync. Returns how many went out, or
@@ -170,11 +229,11 @@ static int send_unit(pqp_lane *l, size_t *bytes)
     aside set = head->commits_itself && own_timeout(l, head, &ms) ? set_timeout(l, ms) : ASIDE_SKIPPED;
     if (set == ASIDE_LOST)
         return -1;
-    bool timed = false;
+    unit u = {.around = head->commits_itself};
     for (bool more = true; more; n++) {
         more = l->backlog.head->joined;
         *bytes += l->backlog.head->bytes;
-        if (!send_statement(l, n == 0, &timed, head->commits_itself))
+        if (!send_statement(l, &u))
             return -1;
     }
     l->unsynced = 0;
