@@ -24,6 +24,9 @@
  * caller's and may be NULL. Strings handed in are copied unless a function says otherwise. No function
  * exits, aborts, writes to stdout, or calls the caller back while it holds a lock.
  *
+ * Cancellation: a thread that is cancelled (pthread_cancel) while it is in a call of the pool ends when
+ * the call has ended.
+ *
  * Fork: a pool belongs to the process that opened it. In a child every call returns PQPOOL_EFORKED (or
  * NULL) and touches nothing; open a new pool there.
  *
@@ -109,8 +112,9 @@ typedef struct pqpool_hooks {
     size_t size; /* sizeof(pqpool_hooks), by PQPOOL_HOOKS */
     void *arg;   /* handed to each hook */
 
-    /* Something happened (pqpool-ops.h). In the thread that caused it or is just leaving the pool; one event
-     * at a time, in their order. May not wait for the pool. */
+    /* Something happened (pqpool-ops.h). In a thread that is just leaving the pool, or one of the pool's
+     * own; one event at a time, in their order. May not wait for the pool. A slow hook delays the thread
+     * it runs in by 5 ms and one event at most, and loses events when the ring is full. */
     void (*on_event)(const pqpool_event *event, void *arg);
 
     /* A line for the service's log, without a newline; level is a pqpool_log_level of pqpool-ops.h. Without
@@ -169,9 +173,11 @@ pqpool *pqpool_open_params(const char *const *keywords, const char *const *value
 pqpool_code pqpool_close(pqpool *pool, int drain_ms);
 
 /*
- * Frees a pool, closing it first (drain 0) if need be. EBUSY, and nothing is freed, while a lease or a ticket is
- * out, a callback has not been run yet (pqpool_dispatch), or a call is running in it. Afterwards any use of the
- * handle is an unchecked error. NULL is allowed.
+ * Frees a pool, closing it first (drain 0) if need be. EBUSY, and nothing is freed, while a lease or a
+ * ticket is out, a callback has not been run yet (pqpool_dispatch), or a call is running in it. When it has
+ * returned PQPOOL_OK no thread of the pool runs and no hook is called any more; any use of the handle is an
+ * unchecked error. NULL is allowed. Blocks until the pool's threads have ended: until a hook returns, or the
+ * system's resolver; if that takes longer than 60 s, EBUSY, and it can be called again.
  */
 pqpool_code pqpool_free(pqpool *pool);
 
@@ -460,6 +466,7 @@ int pqpool_fd(pqpool *pool);
  * Reads what answers are there, runs the callbacks that are ready, in this thread, and returns how many (which may be none),
  * or the negative of a pqpool_code. No lock is held: a callback may use the pool in every way, close it too (not free it), and take its time: nobody else's
  * statements wait for it. Does not block by itself. Several threads may dispatch at once.
+ * A callback may dispatch too, up to 16 deep in one thread; then -PQPOOL_EBUSY.
  */
 int pqpool_dispatch(pqpool *pool);
 

@@ -48,6 +48,7 @@ void pqp_read_text(const char *path, char *text, size_t size)
         text[--end] = '\0';
 }
 
+_Thread_local void *pqp_local;
 static _Thread_local int own_number;
 
 int pqp_thread(void)

@@ -100,6 +100,15 @@ static inline void pqp_mutex_lock(pqp_mutex *mu)
     pthread_mutex_lock(&mu->m);
 }
 
+/* False: another thread has it. Never waits, so no rank is in its way. */
+static inline bool pqp_mutex_trylock(pqp_mutex *mu)
+{
+    if (pthread_mutex_trylock(&mu->m) != 0)
+        return false;
+    pqp_rank_enter(mu->rank);
+    return true;
+}
+
 static inline void pqp_mutex_unlock(pqp_mutex *mu)
 {
     pqp_rank_leave(mu->rank);
@@ -119,6 +128,13 @@ static inline void pqp_cond_signal(pqp_cond *cond)
 static inline void pqp_cond_broadcast(pqp_cond *cond)
 {
     pthread_cond_broadcast(&cond->c);
+}
+
+/* One pointer of each thread's own: what it is doing in lane.c, so that it does not begin it again. */
+extern _Thread_local void *pqp_local;
+static inline void **pqp_thread_slot(void)
+{
+    return &pqp_local;
 }
 
 /* Lets others run who could. */

@@ -143,6 +143,12 @@ void pqp_call_push(pqp_call *call, pqp_lane *l)
     while (!pqp_cas(&l->inbox, &top, newest));
 }
 
+void pqp_call_has_room(pqp_call *call, pqp_time now)
+{
+    if (call->unsent_deadline <= now)
+        call->unsent_deadline = now + PQP_SECOND;
+}
+
 bool pqp_call_submit(pqp_call *call, pqp_lane *l)
 {
     pqp_call_push(call, l);

@@ -26,6 +26,8 @@ void pqp_call_run(pqp_call *call, pqp_lane *l);
  * who no longer wants the answers, abandon, which gives up whatever has none yet. */
 void pqp_call_ready(pqp_call *call);
 void pqp_call_push(pqp_call *call, pqp_lane *l);
+/* A lane has room for it now: it is to be sent, however little time it had to wait for that. */
+void pqp_call_has_room(pqp_call *call, pqp_time now);
 bool pqp_call_submit(pqp_call *call, pqp_lane *l);
 void pqp_call_wait(pqp_call *call, pqp_lane *l, bool driving);
 void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving);

@@ -17,6 +17,7 @@ typedef struct pqp_job {
     PGconn *conn;         /* the slot's, while the errand lasts */
     bool to_lane, fresh;
     bool orphaned; /* the slot was taken back */
+    pthread_t thread;
     struct pqp_job *next;
 } pqp_job;
 
@@ -188,11 +189,23 @@ static void probe_slot(pqp_job *job)
     survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
 }
 
+/* With what it has yet to send it would wait for a server that does not read. */
 static void close_slot(pqp_job *job)
 {
+    (void)!PQsetnonblocking(job->conn, 1);
     PQfinish(job->conn);
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
+}
+
+/* Of no slot: events wait for a thread that has time for them. */
+static void tell_events(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    pqp_events_hand_out_all(&p->events);
+    pqp_pool_lock(p);
+    p->telling = false;
+    p->kick = true; /* more may have come meanwhile */
 }
 
 static void *run(void *arg)
@@ -200,6 +213,7 @@ static void *run(void *arg)
     pqp_job *job = arg;
     pqpool *p = job->pool;
     pthread_setname_np(pthread_self(), "pqpool-conn");
+    pqp_session_stop_here(&p->closed);
     switch (job->state) {
     case PQP_SLOT_CONNECTING:
         connect_slot(job);
@@ -210,15 +224,61 @@ static void *run(void *arg)
     case PQP_SLOT_PROBING:
         probe_slot(job);
         break;
+    case PQP_SLOT_EMPTY:
+        tell_events(job);
+        break;
     default:
         close_slot(job);
         break;
     }
-    int counted = !job->orphaned;
+    job->next = p->ended; /* the thread is joined by the keeper, or by pqpool_free() */
+    p->ended = job;
+    pqp_cond_broadcast(&p->changed);
     pqp_pool_unlock(p);
-    free(job);
-    pqp_fleet_unref(p, counted); /* last of all: who frees the pool waits for it */
     return NULL;
+}
+
+/* Those that are at their end may still be in a hook: the keeper does not wait for that. */
+static void join_ended(pqpool *p, bool wait)
+{
+    pqp_job *still = NULL;
+    int joined = 0;
+    pqp_mutex_lock(&p->mu);
+    pqp_job *ended = p->ended;
+    p->ended = NULL;
+    pqp_mutex_unlock(&p->mu);
+    for (pqp_job *job = ended, *next; job; job = next) {
+        next = job->next;
+        if ((wait ? pthread_join(job->thread, NULL) : pthread_tryjoin_np(job->thread, NULL)) == 0) {
+            free(job);
+            joined++;
+            continue;
+        }
+        job->next = still;
+        still = job;
+    }
+    pqp_mutex_lock(&p->mu);
+    p->errands -= joined;
+    for (pqp_job *job = still, *next; job; job = next) {
+        next = job->next;
+        job->next = p->ended;
+        p->ended = job;
+    }
+    pqp_mutex_unlock(&p->mu);
+}
+
+bool pqp_connector_join(pqpool *p, pqp_time deadline)
+{
+    for (;;) {
+        join_ended(p, true);
+        pqp_mutex_lock(&p->mu);
+        bool late = pqp_now() >= deadline, done = p->errands == 0;
+        if (!done && !late && !p->ended)
+            pqp_cond_wait(&p->changed, &p->mu, deadline);
+        pqp_mutex_unlock(&p->mu);
+        if (done || late)
+            return done;
+    }
 }
 
 /* ---- starting them ---- */
@@ -246,9 +306,19 @@ static pqp_job *prepare_locked(pqpool *p, bool *short_of)
                              .fresh = s->fresh,
                              .next = jobs};
             s->job = jobs = job;
-            p->refs++;
-            p->jobs++;
+            p->errands++;
         }
+    }
+    if (pqp_events_wait(&p->events) && !p->telling) {
+        pqp_job *job = calloc(1, sizeof *job);
+        if (!job) {
+            *short_of = true;
+            return jobs;
+        }
+        *job = (pqp_job){.pool = p, .state = PQP_SLOT_EMPTY, .next = jobs};
+        jobs = job;
+        p->telling = true;
+        p->errands++;
     }
     return jobs;
 }
@@ -257,35 +327,29 @@ static void take_back(pqp_job *job)
 {
     pqpool *p = job->pool;
     pqp_pool_lock(p);
-    job->slot->job = NULL;
+    if (job->slot)
+        job->slot->job = NULL;
+    else
+        p->telling = false;
+    p->errands--;
     pqp_mutex_unlock(&p->mu); /* not by the usual way: that would order the same again at once */
     free(job);
-    pqp_fleet_unref(p, 1);
 }
 
 bool pqp_connector_start(pqpool *p)
 {
     bool short_of = false;
+    join_ended(p, false);
     pqp_pool_lock(p);
     pqp_job *jobs = prepare_locked(p, &short_of);
     pqp_mutex_unlock(&p->mu);
-
-    pthread_attr_t attr;
-    if (jobs && pthread_attr_init(&attr) != 0)
-        short_of = true;
-    else if (jobs)
-        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    bool ready = jobs && !short_of;
     for (pqp_job *job = jobs, *next; job; job = next) {
-        pthread_t thread;
-        next = job->next; /* the thread frees the job */
-        if (!ready || pthread_create(&thread, &attr, run, job) != 0) {
+        next = job->next; /* the thread puts the job on another list */
+        if (pthread_create(&job->thread, NULL, run, job) != 0) {
             take_back(job);
             short_of = true;
         }
     }
-    if (ready)
-        pthread_attr_destroy(&attr);
     return !short_of;
 }
 
@@ -305,7 +369,6 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
                    "no connection within connect_timeout: a resolver, the server or the on_connect hook "
                    "holds it up");
         s->job->orphaned = true;
-        p->jobs--;
         pqp_outcome_connect_failed_locked(p, s, &why, false);
     }
 }

@@ -13,6 +13,9 @@
  * system refused one; try again a little later. */
 bool pqp_connector_start(pqpool *p) PQP_MUSTCHECK;
 
+/* Waits until every such thread has ended, and joins it. For pqpool_free(), without locks. False: not until the deadline. */
+bool pqp_connector_join(pqpool *p, pqp_time deadline) PQP_MUSTCHECK;
+
 /* Takes slots back from connects that are past their time: the resolver holds them, and libpq can't be
  * interrupted there. Their threads clean up after themselves whenever it lets them go. */
 void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now);

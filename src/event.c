@@ -1,5 +1,8 @@
 #include "event.h"
 
+#include "clock.h"
+
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -133,10 +136,8 @@ bool pqp_event_wanted(pqp_events *ev, int id)
     return ev->hooks.on_event || (int)kinds[id].level <= pqp_peek(&ev->level);
 }
 
-void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text)
+static void note_down(pqp_events *ev, const pqpool_event *what, const char *text)
 {
-    if (!pqp_event_wanted(ev, what->id))
-        return;
     pqp_mutex_lock(&ev->mu);
     if (!ev->ring) /* without a hook there may never be anything to tell */
         ev->ring = new_ring();
@@ -148,6 +149,12 @@ void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *t
     }
     pqp_store(&ev->noted, 1);
     pqp_mutex_unlock(&ev->mu);
+}
+
+void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text)
+{
+    if (pqp_event_wanted(ev, what->id))
+        note_down(ev, what, text);
 }
 
 /* Takes the next event to tell; the count of lost ones comes when there is room again, behind the last
@@ -195,9 +202,16 @@ static void describe(const pqpool_event *e, char *line, size_t size)
     snprintf(line + at, size - (size_t)at, "%s%s", *e->text ? ": " : "", e->text);
 }
 
+static void write_line(pqp_events *ev, int level, char *line);
+
 static void hand_out(pqp_events *ev, const pqpool_event *event)
 {
     char line[PQP_EVENT_TEXT + 400];
+    if (event->id == 0) {
+        snprintf(line, sizeof line, "%s", event->text);
+        write_line(ev, event->count, line);
+        return;
+    }
     if (ev->hooks.on_event)
         ev->hooks.on_event(event, ev->hooks.arg);
     if ((int)kinds[event->id].level > pqp_peek(&ev->level))
@@ -206,23 +220,59 @@ static void hand_out(pqp_events *ev, const pqpool_event *event)
     pqp_log(ev, kinds[event->id].level, "%s", line);
 }
 
+/* How much a thread hands out that has come for something else. A hook may be slow, and under load there is always more. */
+enum { HAND_OUT_MOST = 32 };
+#define HAND_OUT_TIME (5 * PQP_MS)
+
+static _Thread_local bool defers;
+
+void pqp_events_defer_here(void)
+{
+    defers = true;
+}
+
+bool pqp_events_wait(pqp_events *ev)
+{
+    return pqp_load(&ev->noted) && !pqp_load(&ev->handing_out);
+}
+
+/* Up to so many, and until then. True: there are more, and it is for another thread to go on. */
+static bool hand_out_some(pqp_events *ev, int most, pqp_time until)
+{
+    pqp_event_note note;
+    bool more = false;
+    pqp_mutex_lock(&ev->mu);
+    if (pqp_load(&ev->handing_out)) {
+        pqp_mutex_unlock(&ev->mu);
+        return false;
+    }
+    pqp_store(&ev->handing_out, 1);
+    for (int n = 0; !more && take(ev, &note); n++) {
+        pqp_mutex_unlock(&ev->mu);
+        hand_out(ev, &note.event);
+        bool enough = n + 1 >= most || pqp_now() >= until;
+        pqp_mutex_lock(&ev->mu);
+        more = enough && ev->count > 0;
+    }
+    if (!more)
+        pqp_store(&ev->noted, 0);
+    pqp_store(&ev->handing_out, 0);
+    pqp_mutex_unlock(&ev->mu);
+    return more;
+}
+
 void pqp_events_hand_out(pqp_events *ev)
 {
     if (!pqp_load(&ev->noted))
         return;
-    pqp_event_note note;
-    pqp_mutex_lock(&ev->mu);
-    if (!ev->handing_out) {
-        ev->handing_out = true;
-        while (take(ev, &note)) {
-            pqp_mutex_unlock(&ev->mu);
-            hand_out(ev, &note.event);
-            pqp_mutex_lock(&ev->mu);
-        }
-        pqp_store(&ev->noted, 0);
-        ev->handing_out = false;
-    }
-    pqp_mutex_unlock(&ev->mu);
+    bool more = defers ? pqp_events_wait(ev) : hand_out_some(ev, HAND_OUT_MOST, pqp_now() + HAND_OUT_TIME);
+    if (more && ev->tell_keeper)
+        ev->tell_keeper(ev->owner);
+}
+
+void pqp_events_hand_out_all(pqp_events *ev)
+{
+    (void)hand_out_some(ev, INT_MAX, PQP_NEVER);
 }
 
 int64_t pqp_events_dropped(pqp_events *ev)
@@ -235,24 +285,33 @@ int64_t pqp_events_dropped(pqp_events *ev)
 
 void pqp_log(pqp_events *ev, pqpool_log_level level, const char *fmt, ...)
 {
-    static const char *const names[] = {"off", "error", "warn", "info", "debug"};
     if ((int)level > pqp_peek(&ev->level))
         return;
-    char line[1400];
+    char line[PQP_EVENT_TEXT + 400];
     va_list args;
     va_start(args, fmt);
-    int at =
-        ev->hooks.on_log ? 0 : snprintf(line, sizeof line, "pqpool[%s] %s: ", ev->pool_name, names[level]);
-    vsnprintf(line + at, sizeof line - (size_t)at - 1, fmt, args);
+    vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
-    for (char *c = line; *c; c++) /* SQL in it must not look like lines of its own */
+    if (defers)
+        note_down(ev, &(pqpool_event){.count = (int32_t)level}, line);
+    else
+        write_line(ev, (int)level, line);
+}
+
+/* To the hook or to stderr, either of which may take its time. */
+static void write_line(pqp_events *ev, int level, char *text)
+{
+    static const char *const names[] = {"off", "error", "warn", "info", "debug"};
+    char line[PQP_EVENT_TEXT + 700];
+    for (char *c = text; *c; c++) /* SQL in it must not look like lines of its own */
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = ' ';
     if (ev->hooks.on_log) {
-        ev->hooks.on_log((int)level, line, ev->hooks.arg);
+        ev->hooks.on_log(level, text, ev->hooks.arg);
         return;
     }
-    size_t length = strlen(line);
-    line[length++] = '\n';
-    (void)!write(STDERR_FILENO, line, length); /* one call, so that lines of several threads stay whole */
+    int length = snprintf(line, sizeof line, "pqpool[%s] %s: %s\n", ev->pool_name, names[level], text);
+    (void)!write(
+        STDERR_FILENO, line,
+        PQP_MIN((size_t)length, sizeof line - 1)); /* one call, so that lines of several threads stay whole */
 }

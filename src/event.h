@@ -2,8 +2,12 @@
  * event: what the pool tells the outside: typed events through one hook, and log lines.
  *
  * Events are noted under the pool's mutex, where their order is decided, and handed out after it is dropped,
- * by whoever just leaves; one at a time, in order: first to the hook, then, by their level, as a line to the log. The
- * ring is bounded: a hook too slow for it loses events, which are counted, and the count is told.
+ * by a thread that just leaves; one at a time, in order: first to the hook, then, by their level, as a line to the log.
+ * The ring is bounded: a hook too slow for it loses events, which are counted, and the count is told.
+ *
+ * A hook may take its time, and so may a write to stderr. So a thread that leaves hands out a bounded number for a bounded
+ * time, and a thread that others wait for (the keeper) hands out none: what remains is for the next that leaves, or for a
+ * thread of its own, which the keeper starts (connector.c). In the keeper a log line is noted like an event, with id 0.
  */
 #ifndef PQP_EVENT_H
 #define PQP_EVENT_H
@@ -34,12 +38,15 @@ typedef struct pqp_events {
     const char *pool_name;
     _Atomic int level; /* log lines above it are not made */
     _Atomic int noted; /* something lies in the ring: saves the lock */
+    _Atomic int handing_out;
+    void (*tell_keeper)(
+        void *owner); /* there is something that no thread hands out; NULL: the next that leaves will */
+    void *owner;
 
     pqp_mutex mu;
     /* guarded by mu */
     pqp_event_note *ring; /* NULL: nothing was ever told */
     int first, count;
-    bool handing_out;
     int64_t dropped;
     int32_t dropped_untold;
 } pqp_events;
@@ -57,12 +64,18 @@ bool pqp_event_wanted(pqp_events *ev, int id);
  * NULL and is copied. */
 void pqp_event_note_down(pqp_events *ev, const pqpool_event *what, const char *text);
 
-/* Hands out what is noted. No lock may be held. */
+/* Hands out what is noted, or some of it. No lock may be held. */
 void pqp_events_hand_out(pqp_events *ev);
+/* The calling thread never does: others wait for it. */
+void pqp_events_defer_here(void);
+/* Something is noted, and no thread hands it out. */
+bool pqp_events_wait(pqp_events *ev);
+/* Hands out until there is nothing more, for a thread that has nothing else to do. */
+void pqp_events_hand_out_all(pqp_events *ev);
 
 int64_t pqp_events_dropped(pqp_events *ev);
 
-/* A log line, at once. No lock may be held. */
+/* A log line, at once, or noted where the thread defers. No lock may be held. */
 void pqp_log(pqp_events *ev, pqpool_log_level level, const char *fmt, ...) PQP_PRINTF(3, 4);
 
 #endif

@@ -87,7 +87,6 @@ pqpool *pqp_fleet_new(const pqp_options *options, pqp_target *target, const pqpo
         goto no_pool;
     p->options = *options;
     p->warm = (int)options->initial_size;
-    p->refs = 1;
     p->due = p->alarm = PQP_NEVER;
     p->health_since = pqp_now();
     if (*options->name)
@@ -96,6 +95,8 @@ pqpool *pqp_fleet_new(const pqp_options *options, pqp_target *target, const pqpo
         goto no_events;
     if (pqp_events_init(&p->events, hooks, p->name) != 0)
         goto no_events;
+    p->events.tell_keeper = pqp_fleet_kick;
+    p->events.owner = p;
     mirror_options(p);
     if (!init_stores(p, (int)options->statement_cache_size))
         goto no_stores;
@@ -130,7 +131,7 @@ no_pool:
     return NULL;
 }
 
-static void destroy(pqpool *p)
+void pqp_fleet_free(pqpool *p)
 {
     for (int i = 0; i < p->slots.count; i++) {
         pqp_session_close(p->slots.all[i]->conn); /* what an errand gave back when the keeper had ended */
@@ -151,17 +152,6 @@ static void destroy(pqpool *p)
     pqp_target_fini(&p->target);
     p->magic = 0;
     free(p);
-}
-
-void pqp_fleet_unref(pqpool *p, int jobs)
-{
-    pqp_mutex_lock(&p->mu);
-    p->jobs -= jobs;
-    bool last = --p->refs == 0;
-    pqp_cond_broadcast(&p->changed);
-    pqp_mutex_unlock(&p->mu);
-    if (last)
-        destroy(p);
 }
 
 pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options, pqpool_error *err)

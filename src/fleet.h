@@ -80,9 +80,11 @@ struct pqpool {
     pqp_time due;   /* earliest thing settle() knows of that time alone will bring */
     pqp_time alarm; /* earliest deadline of a waiter that nobody sleeps for */
     int32_t connection_ids;
-    int refs;         /* the handle, and one for each job; the last one frees the memory */
-    int jobs;         /* running, not orphaned */
-    pqp_cond changed; /* a slot became EMPTY or was given back, a job ended */
+    int errands;           /* threads of connector.c that have not been joined */
+    struct pqp_job *ended; /* of these, those that are at their end */
+    bool telling;          /* one of them hands out events */
+    bool keeper_ended;
+    pqp_cond changed; /* a slot became EMPTY or was given back, an errand ended */
     int64_t connects, connect_failures, closes, acquires, releases, timeouts, enqueues, shared_grown;
     int64_t closed_by[PQPOOL_CLOSE_REASONS];
     int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
@@ -99,14 +101,14 @@ struct pqpool {
 
 /* Room for one run of statements (run.h), and for a ticket (ticket.h): their sizes are known to higher layers, which
  * assert them. Both begin with a call. */
-enum { PQP_RUN_SIZE = 264, PQP_TICKET_SIZE = 424 };
+enum { PQP_RUN_SIZE = 272, PQP_TICKET_SIZE = 432 };
 
 /* ---- making and unmaking ---- */
 
 /* Everything but threads. name, target and options are taken over. */
 pqpool *pqp_fleet_new(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
                       pqpool_error *err) PQP_MUSTCHECK;
-void pqp_fleet_unref(pqpool *p, int jobs); /* with so many errands ended; no lock held */
+void pqp_fleet_free(pqpool *p); /* no thread uses it any more */
 
 /* Takes new options into force; the mutex is held. */
 pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options,

@@ -243,6 +243,7 @@ static void *keep(void *arg)
     struct epoll_event events[EVENTS_AT_ONCE];
     bool stop = false;
     pthread_setname_np(pthread_self(), "pqpool-keeper");
+    pqp_events_defer_here();
     while (!stop) {
         pqp_time due = housekeep(p, &stop);
         if (!pqp_connector_start(p))
@@ -274,9 +275,12 @@ int pqp_keeper_start(pqpool *p)
 
 void pqp_keeper_stop(pqpool *p)
 {
+    if (p->keeper_ended)
+        return;
     pqp_pool_lock(p);
     p->stopping = true;
     p->kick = true;
     pqp_pool_unlock(p);
     pthread_join(p->keeper, NULL);
+    p->keeper_ended = true;
 }

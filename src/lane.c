@@ -113,18 +113,45 @@ void pqp_lane_lock(pqp_lane *l)
     pqp_store(&l->held, 1);
 }
 
-/* Gives the words decided under the lock. The word is the last thing: its reader may be gone with the
- * call. */
-static void give_words(pqp_call *call)
+/* The words a thread is giving. */
+typedef struct words {
+    pqp_call *first, **end;
+} words;
+
+static void add_words(words *w, pqp_call *calls)
 {
-    while (call) {
-        pqp_call *next = call->wake_next;
+    *w->end = calls;
+    for (; calls; calls = calls->wake_next)
+        w->end = &calls->wake_next;
+}
+
+/*
+ * Gives the words decided under the lock. The word is the last thing: its reader may be gone with the call.
+ * What over() does may lead back to here, on this lane or another; those words are then given by the first one, in
+ * turn, so that a thousand calls that are over together don't stand on each other's stack.
+ */
+static void give_words(pqp_call *calls)
+{
+    words **giving = (words **)pqp_thread_slot();
+    if (!calls)
+        return;
+    if (*giving) {
+        add_words(*giving, calls);
+        return;
+    }
+    words w = {.end = &w.first};
+    add_words(&w, calls);
+    *giving = &w;
+    for (pqp_call *call; (call = w.first);) {
+        w.first = call->wake_next;
+        if (!w.first)
+            w.end = &w.first;
         if (call->over && call->wake_word == PQP_WORD_DONE)
             call->over(call);
         else
             pqp_parker_post(&call->parker, call->wake_word);
-        call = next;
     }
+    *giving = NULL;
 }
 
 /* ---- leaving: inbox, sending, appointing ---- */
@@ -356,17 +383,27 @@ bool pqp_lane_stalled(pqp_lane *l, pqp_time now, pqp_time limit)
     return since != 0 && now - since > limit;
 }
 
-/* The mutex alone, and not pqp_lane_lock(): `held` would promise to whoever comes meanwhile that his statement is sent on
- * the way out. */
+/*
+ * The pool's mutex is held, and a lane's may be for as long as it takes to copy a statement of any size: so it is not
+ * waited for. The mutex alone, and not pqp_lane_lock(): `held` would promise to submitters that their statements are
+ * sent on the way out.
+ */
 pqp_time pqp_lane_head(pqp_lane *l, pqp_time now, char *sql, size_t size)
 {
-    pqp_mutex_lock(&l->mu);
-    const pqp_stmt *head = l->flight.head;
+    enum { TRIES = 200 };
     pqp_time since = pqp_peek(&l->head_since);
-    const char *text = head ? pqp_flight_text(head) : NULL;
-    snprintf(sql, size, "%s", text ? text : "");
-    pqp_mutex_unlock(&l->mu);
-    return head && since != 0 ? PQP_MAX(0, now - since) : 0;
+    snprintf(sql, size, "%s", "");
+    for (int i = 0; i < TRIES; i++) {
+        if (!pqp_mutex_trylock(&l->mu))
+            continue;
+        const pqp_stmt *head = l->flight.head;
+        const char *text = head ? pqp_flight_text(head) : NULL;
+        snprintf(sql, size, "%s", text ? text : "");
+        since = head ? pqp_peek(&l->head_since) : 0;
+        pqp_mutex_unlock(&l->mu);
+        break;
+    }
+    return since != 0 ? PQP_MAX(0, now - since) : 0;
 }
 
 void pqp_lane_unpin(pqp_lane *l)

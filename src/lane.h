@@ -38,8 +38,8 @@ void pqp_lane_admit(pqp_lane *l);
 /* Binds the caller to the lane, so that it stays one; false: it takes nothing new. Takes no lock. */
 bool pqp_lane_pin(pqp_lane *l) PQP_MUSTCHECK;
 void pqp_lane_unpin(pqp_lane *l);
-/* How long the statement that runs has been running, 0: none, and its text, "" if its owner has left. It only looks,
- * and may be called with the pool's mutex held. */
+/* How long the statement that runs has been running, 0: none, and its text, "" if its owner has left or the lane is busy
+ * just now. It waits for no lock, and may be called with the pool's mutex held. */
 pqp_time pqp_lane_head(pqp_lane *l, pqp_time now, char *sql, size_t size);
 /* For a lane that is one caller's alone: it accepts nobody. */
 void pqp_lane_pin_alone(pqp_lane *l);

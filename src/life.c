@@ -2,12 +2,16 @@
 
 #include <stdio.h>
 
+#include "connector.h"
 #include "keeper.h"
 
 #define MAGIC UINT64_C(0x706f6f6c31767170)
 
-/* How long a forced close waits for the errands it has set off, and free for those still under way. */
+/* How long a forced close waits for the errands it has set off. */
 #define FORCED_TIME (2 * PQP_SECOND)
+
+/* How long pqpool_free() waits for its threads: longer than a resolver takes that gets no answer. */
+#define FREE_TIME (60 * PQP_SECOND)
 
 /* ---- the process: counted up in each forked child, so that no call needs getpid() ---- */
 
@@ -38,14 +42,31 @@ pqpool_code pqp_life_check(const pqpool *p, pqpool_error *err)
     return PQPOOL_OK;
 }
 
+/* A thread that is cancelled inside would leave locks taken and others waiting: within a call it is not, only after it. */
+static _Thread_local int depth, cancel_state;
+
+static void hold_cancellation(void)
+{
+    if (depth++ == 0)
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+}
+
+static void allow_cancellation(void)
+{
+    if (--depth == 0)
+        pthread_setcancelstate(cancel_state, NULL);
+}
+
 void pqp_life_enter(pqpool *p)
 {
+    hold_cancellation();
     pqp_add(&p->calls_inside, 1);
 }
 
 pqpool_code pqp_life_leave(pqpool *p, pqpool_code code)
 {
     pqp_sub(&p->calls_inside, 1);
+    allow_cancellation();
     return code;
 }
 
@@ -78,7 +99,7 @@ pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpo
     int rc = pqp_keeper_start(p);
     if (rc != 0) {
         pqp_refuse(err, PQPOOL_ENOMEM, "the pool's thread could not be started: %s", strerror(rc));
-        pqp_fleet_unref(p, 0);
+        pqp_fleet_free(p);
         p = NULL;
         goto done;
     }
@@ -160,7 +181,7 @@ pqpool_code pqp_life_close(pqpool *p, int64_t drain_ms)
     return PQPOOL_ETIMEDOUT;
 }
 
-pqpool_code pqp_life_free(pqpool *p)
+static pqpool_code end(pqpool *p)
 {
     pqp_pool_lock(p);
     bool busy = p->slots.in[PQP_SLOT_LEASED].count > 0 || pqp_load(&p->calls_inside) > 0 ||
@@ -169,15 +190,25 @@ pqpool_code pqp_life_free(pqpool *p)
     if (busy)
         return PQPOOL_EBUSY;
     (void)pqp_life_close(p, 0);
+    pqp_time end = pqp_now() + FREE_TIME;
     pqp_pool_lock(p);
-    (void)wait_empty(p, true, pqp_now() + FORCED_TIME);
+    bool empty = wait_empty(p, true, end);
     pqp_pool_unlock(p);
+    if (!empty || !pqp_connector_join(p, end))
+        return PQPOOL_EBUSY; /* a hook or the resolver holds a thread of ours */
     pqp_keeper_stop(p);
-    pqp_pool_lock(p);
-    for (pqp_time end = pqp_now() + FORCED_TIME; p->jobs > 0 && pqp_now() < end;)
-        pqp_cond_wait(&p->changed, &p->mu, end);
-    pqp_mutex_unlock(&p->mu);
+    if (!pqp_connector_join(p, end))
+        return PQPOOL_EBUSY;
+    pqp_events_hand_out_all(&p->events);
     p->magic = 0;
-    pqp_fleet_unref(p, 0); /* an errand that hangs in the resolver frees the memory when it is let go */
+    pqp_fleet_free(p);
     return PQPOOL_OK;
+}
+
+pqpool_code pqp_life_free(pqpool *p)
+{
+    hold_cancellation();
+    pqpool_code code = end(p);
+    allow_cancellation();
+    return code;
 }

@@ -30,7 +30,11 @@ static void read_answers(pqpool *p)
         visit(p, lanes[i]);
 }
 
-int pqp_loop_dispatch(pqpool *p)
+/* A callback may dispatch; one that is run by that may again; but each stands on the stack of the one before. */
+enum { NESTED_MOST = 16 };
+static _Thread_local int nested;
+
+static int dispatch(pqpool *p)
 {
     int n = 0;
     if (pqp_load(&p->delivery.looped) >= 0)
@@ -42,5 +46,15 @@ int pqp_loop_dispatch(pqpool *p)
             break;
         parcel->open(parcel);
     }
+    return n;
+}
+
+int pqp_loop_dispatch(pqpool *p)
+{
+    if (nested == NESTED_MOST)
+        return -(int)PQPOOL_EBUSY;
+    nested++;
+    int n = dispatch(p);
+    nested--;
     return n;
 }

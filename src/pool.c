@@ -42,6 +42,7 @@ static void put_on_lane(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now)
     tell_dequeue(p, w, slot, now);
     w->grant = slot;
     w->served = now;
+    pqp_call_has_room(w->call, now);
     pqp_call_push(w->call, slot->lane);
     pqp_fleet_nudge_locked(p, slot);
 }
@@ -94,7 +95,10 @@ static void place_sharers(pqpool *p, pqp_time now)
     pqp_waiter *w;
     pqp_choice choice;
     mirror_sharers(p);
-    while ((w = p->queue.sharers.head)) {
+    for (pqp_waiter *next = p->queue.sharers.head; (w = next);) {
+        next = w->link.next;
+        if (w->deadline <= now && w->since < w->deadline) /* it is about to leave, or to be told */
+            continue;
         pqp_lane *lane = pqp_fleet_reserve(p, w->members, now, &choice);
         if (!lane)
             break;
@@ -390,31 +394,51 @@ static bool take_nudges(pqpool *p, pqp_lane **lanes, int *n)
     return p->nudges != NULL;
 }
 
+/* A thread that is leaving the pool: what it does on its way out may lead it in and out again. */
+typedef struct way_out {
+    pqpool *pool;
+    bool again; /* there is more to do */
+} way_out;
+static _Thread_local way_out *leaving;
+
+/* What was decided under the mutex is done without it: lanes send, waiters get their words. True: there is more. */
+static bool act(pqpool *p, way_out *here)
+{
+    pqp_lane *lanes[NUDGES_AT_ONCE];
+    int n;
+    bool more = take_nudges(p, lanes, &n), kick = p->kick;
+    pqp_waiter *w = p->wakes;
+    p->wakes = NULL;
+    p->kick = false;
+    here->again = false;
+    pqp_mutex_unlock(&p->mu);
+    for (int i = 0; i < n; i++)
+        pqp_lane_nudge(lanes[i]);
+    while (w) {
+        pqp_waiter *next = w->wake_next; /* before the word: w may be gone after it */
+        give_word(w);
+        w = next;
+    }
+    if (kick)
+        pqp_fleet_kick(p);
+    return more || here->again;
+}
+
 void pqp_pool_unlock(pqpool *p)
 {
-    bool more;
-    do {
-        pqp_lane *lanes[NUDGES_AT_ONCE];
-        int n;
-        pqp_pool_settle_locked(p);
-        more = take_nudges(p, lanes, &n);
-        pqp_waiter *w = p->wakes;
-        bool kick = p->kick;
-        p->wakes = NULL;
-        p->kick = false;
+    pqp_pool_settle_locked(p);
+    if (leaving && leaving->pool == p) {
+        leaving->again = true;
         pqp_mutex_unlock(&p->mu);
-        for (int i = 0; i < n; i++)
-            pqp_lane_nudge(lanes[i]);
-        while (w) {
-            pqp_waiter *next = w->wake_next; /* before the word: w may be gone after it */
-            give_word(w);
-            w = next;
-        }
-        if (kick)
-            pqp_fleet_kick(p);
-        if (more)
-            pqp_mutex_lock(&p->mu);
-    } while (more);
+        return;
+    }
+    way_out *before = leaving, here = {.pool = p};
+    leaving = &here;
+    while (act(p, &here)) {
+        pqp_mutex_lock(&p->mu);
+        pqp_pool_settle_locked(p);
+    }
+    leaving = before;
     pqp_events_hand_out(&p->events);
 }
 

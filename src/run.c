@@ -107,6 +107,39 @@ static pqpool_code join(pqp_run *r, pqpool_error *err, int *failed)
     return PQPOOL_OK;
 }
 
+/*
+ * A group of many, each for itself, is placed piece by piece: so that a lane holds up nobody's statements for longer than a
+ * piece of it takes, and those that wait take turns with it. The order is kept, for a piece is placed when the one before
+ * is over.
+ */
+enum { PIECE = 1024 };
+
+/* False: all of it is over. */
+static bool next_piece(pqp_run *r)
+{
+    pqp_call *call = &r->call;
+    if (call->members)
+        return true;
+    if (r->rest) /* it had no time to wait for room before */
+        call->unsent_deadline = pqp_deadline(pqp_now(), pqp_peek(&r->pool->acquire_timeout_ms));
+    pqp_stmt **end = &r->rest;
+    for (int i = 0; *end && (i < PIECE || r->atomic); i++)
+        end = &(*end)->sibling;
+    call->members = r->rest;
+    r->rest = *end;
+    *end = NULL;
+    return call->members != NULL;
+}
+
+static void begin_pieces(pqp_run *r)
+{
+    pqp_time deadline = r->call.unsent_deadline;
+    r->rest = r->call.members;
+    r->call.members = NULL;
+    (void)next_piece(r);
+    r->call.unsent_deadline = deadline;
+}
+
 pqpool_code pqp_run_init(pqp_run *r, pqpool *p, pqp_depot *home, const pqpool_stmt *stmts, int n,
                          pqpool_group_mode mode, PGresult **results, pqpool_error *errors,
                          void (*finished)(pqp_run *r), pqpool_error *err)
@@ -118,7 +151,7 @@ pqpool_code pqp_run_init(pqp_run *r, pqpool *p, pqp_depot *home, const pqpool_st
     r->pool = p;
     r->home = home;
     pqp_poke(&r->standing, NULL);
-    r->over = NULL;
+    r->over = r->rest = NULL;
     r->stmts = stmts;
     r->stride = (uint32_t)stmts[0].size;
     r->results = results;
@@ -149,6 +182,7 @@ void pqp_run_free(pqp_run *r)
     if (pqp_sub(&r->holds, 1) > 1)
         return; /* whoever set it going is not done with it yet */
     put_members(r->pool, r->call.members);
+    put_members(r->pool, r->rest);
     put_members(r->pool, r->over);
     pqp_standing *standing = pqp_peek(&r->standing);
     if (standing)
@@ -436,6 +470,7 @@ static pqp_lane *find_room(pqp_run *r, int members)
         return NULL;
     }
     r->served = now;
+    pqp_call_has_room(&r->call, now);
     return lane;
 }
 
@@ -537,7 +572,8 @@ static void tell_if_slow(pqp_run *r)
 
 pqpool_code pqp_run_exec(pqp_run *r)
 {
-    while (r->call.members) {
+    begin_pieces(r);
+    while (next_piece(r)) {
         pqpool_error why;
         if (place_and_wait(r, &why))
             collect(r);
@@ -554,7 +590,7 @@ pqpool_code pqp_run_exec(pqp_run *r)
 static void end_or_go_on(pqp_run *r)
 {
     pqpool *p = r->pool;
-    if (!r->call.members) {
+    if (!next_piece(r)) {
         tell_if_slow(r);
         r->finished(r);
         return;
@@ -599,6 +635,7 @@ static pqpool_code place(pqp_run *r, pqpool_error *why)
 pqpool_code pqp_run_start(pqp_run *r, pqpool_error *err)
 {
     r->call.over = on_over;
+    begin_pieces(r);
     pqp_add(&r->holds, 1);
     pqpool_code code = place(r, err);
     pqp_run_free(r); /* our hold */

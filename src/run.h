@@ -16,6 +16,7 @@ typedef struct pqp_run {
     pqp_depot *home;                     /* where it is put back */
     _Atomic(pqp_standing *) standing;    /* NULL: it never had to wait for room */
     pqp_stmt *over;                      /* the members that have theirs */
+    pqp_stmt *rest;                      /* those whose turn has not come */
     const pqpool_stmt *stmts;            /* first of n, stride apart; the owner's */
     PGresult **results;                  /* the owner's */
     pqpool_error *errors;                /* the owner's, or NULL */

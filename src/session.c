@@ -269,14 +269,30 @@ static pqpool_code describe_failure(PGconn *conn, bool *for_good, pqpool_error *
     return PQPOOL_ECONNECT;
 }
 
+/* How soon a wait ends that is not wanted any more. */
+#define STOP_LOOK (50 * PQP_MS)
+
+static _Thread_local _Atomic int *stop;
+
+void pqp_session_stop_here(_Atomic int *flag)
+{
+    stop = flag;
+}
+
+/* Waits for the socket; false: not until the deadline, or nothing that this thread does is wanted any more. */
 static bool poll_fd(int fd, short events, pqp_time deadline)
 {
     struct pollfd p = {.fd = fd, .events = events};
-    int n;
-    do
-        n = poll(&p, 1, pqp_poll_ms(deadline, pqp_now()));
-    while (n < 0 && errno == EINTR);
-    return n > 0;
+    for (;;) {
+        pqp_time now = pqp_now();
+        int n = poll(&p, 1, pqp_poll_ms(stop ? PQP_MIN(deadline, now + STOP_LOOK) : deadline, now));
+        if (n > 0)
+            return true;
+        if (n == 0 && (pqp_now() >= deadline || (stop && pqp_load(stop))))
+            return false;
+        if (n < 0 && errno != EINTR)
+            return false;
+    }
 }
 
 /* Runs the handshake to its end. The socket may be another one after each step. */

@@ -41,6 +41,9 @@ pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time de
 /* Runs on_connect. NULL, or why the connection can't be used. */
 const char *pqp_session_set_up(PGconn *conn, pqp_events *ev);
 
+/* What the calling thread waits for in here ends soon once the flag is set. */
+void pqp_session_stop_here(_Atomic int *flag);
+
 void pqp_session_close(PGconn *conn); /* may block; NULL is allowed */
 
 /* Runs SQL without parameters, several statements if need be. False: failed, or not in time. */

@@ -230,6 +230,8 @@ static void events(void)
     for (int i = 1; i <= 1000; i++)
         pqp_event_note_down(&ev, &(pqpool_event){.id = PQPOOL_EVENT_CONNECT, .connection = 100 + i}, NULL);
     pqp_events_hand_out(&ev);
+    ok(n_told > 0 && n_told <= 32, "a thread that leaves the pool hands out a bounded number of events (%d)", n_told);
+    pqp_events_hand_out_all(&ev);
     is_int(pqp_events_dropped(&ev), 1000 - (PQP_EVENT_RING - 1), "what has no room is counted");
     is_int(told[n_told - 1], -(1000 - (PQP_EVENT_RING - 1)), "and the count is told");
     is_str(pqpool_event_name(PQPOOL_EVENT_ENQUEUE), "enqueue", "an event has its name");

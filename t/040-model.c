@@ -43,6 +43,8 @@ typedef struct scene {
     bool grouped;   /* the first caller runs his as one group */
     bool atomic;    /* ... of one unit */
     bool planned;   /* all are one prepared statement */
+    bool nested;    /* when a call is over, its lane is entered again */
+    int8_t depth[MODEL_THREADS];
     bool over[CALLERS];
     pqp_prepared prepared[2];
     uint32_t parsed; /* names the server knows, a bit each */
@@ -330,6 +332,13 @@ static void over(pqp_call *call)
     if (*done)
         model_violation("a call was over twice");
     *done = true;
+    if (S->nested) { /* what a pool does when a call is over leads back to its lanes */
+        if (S->depth[model_self()]++ > 0)
+            model_violation("words are given on the stack of words");
+        pqp_lane_lock(&S->lane);
+        pqp_lane_unlock(&S->lane, NULL);
+        S->depth[model_self()]--;
+    }
     pqp_parker_post(&call->parker, WORD_OVER);
 }
 
@@ -532,7 +541,7 @@ typedef struct scenario {
     int preemptions; /* -1: every interleaving */
 } scenario;
 
-enum { SINGLE = 0, GROUP = 1, UNIT = 2, PLANNED = 4, WITH_LOOP = 8, ALL_ALIKE = 16 };
+enum { SINGLE = 0, GROUP = 1, UNIT = 2, PLANNED = 4, WITH_LOOP = 8, ALL_ALIKE = 16, NESTED = 32 };
 
 static scenario now;
 
@@ -543,6 +552,7 @@ static void setup(void)
     s->grouped = now.shape & GROUP;
     s->planned = now.shape & PLANNED;
     s->atomic = now.shape & UNIT;
+    s->nested = now.shape & NESTED;
     if (pqp_lane_init(&s->lane, &fake, &(pqp_lane_owner){.tell_keeper = tell_keeper, .loop_fd = &s->loop}) !=
         0)
         abort();
@@ -647,6 +657,10 @@ int main(void)
          most},
         {"a ticket, prepared", 2, 1, TICKET, false, true, PLANNED, most},
         {"a ticket with a time-out", 2, 1, TICKET_WITH_DEADLINE, false, false, SINGLE, most},
+        {"tickets past due together, whose ends lead back to the lane", 2, 1, TICKET_WITH_DEADLINE, false, false,
+         ALL_ALIKE | NESTED, few},
+        {"tickets whose ends lead back to the lane, the connection lost", 2, 1, TICKET, true, false,
+         ALL_ALIKE | NESTED, few},
         {"a ticket, the connection lost", 2, 1, TICKET, true, false, SINGLE, most},
         {"tickets waited for, a cut and a full socket", 1, 2, TICKET_AWAITED, true, true, ALL_ALIKE, most},
         {"a ticket waited for", 2, 1, TICKET_AWAITED, false, false, SINGLE, most},

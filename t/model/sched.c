@@ -159,6 +159,20 @@ void pqp_mutex_lock(pqp_mutex *mu)
     mu->owner = world.running + 1;
 }
 
+bool pqp_mutex_trylock(pqp_mutex *mu)
+{
+    model_point();
+    if (mu->owner)
+        return false;
+    mu->owner = world.running + 1;
+    return true;
+}
+
+void **pqp_thread_slot(void)
+{
+    return &world.thread[world.running].local;
+}
+
 void pqp_mutex_unlock(pqp_mutex *mu)
 {
     if (mu->owner != world.running + 1)

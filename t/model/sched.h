@@ -39,7 +39,9 @@ int pqp_mutex_init(pqp_mutex *mu, int rank);
 int pqp_cond_init(pqp_cond *cond);
 void pqp_mutex_destroy(pqp_mutex *mu);
 void pqp_mutex_lock(pqp_mutex *mu);
+bool pqp_mutex_trylock(pqp_mutex *mu);
 void pqp_mutex_unlock(pqp_mutex *mu);
+void **pqp_thread_slot(void);
 void pqp_cond_destroy(pqp_cond *cond);
 void pqp_cond_signal(pqp_cond *cond);
 void pqp_cond_wait(pqp_cond *cond, pqp_mutex *mu, int64_t at);
@@ -59,6 +61,7 @@ typedef struct model_thread {
     void *ready_arg;
     bool daemon; /* need not finish */
     void (*main)(int);
+    void *local; /* what pqp_thread_slot() points to */
     char *low; /* end of the used part of its stack */
     jmp_buf at;
 } model_thread;
