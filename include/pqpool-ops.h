@@ -40,7 +40,8 @@ typedef enum {
     PQPOOL_EVENT_RELEASE, /* a lease ended */
     PQPOOL_EVENT_CLOSE,   /* a connection left the pool; reason and text tell why */
     PQPOOL_EVENT_TIMEOUT, /* a waiting caller's deadline passed */
-    PQPOOL_EVENT_CONNECT_FAILED, /* an attempt to connect failed; text holds the server's words */
+    PQPOOL_EVENT_CONNECT_FAILED, /* an attempt to connect failed; text holds the server's words. One that says the same
+                                    as the last is told once a second at most */
     PQPOOL_EVENT_DISCARDED,      /* this many events (count) were dropped for want of room */
     PQPOOL_EVENT_LEAK,   /* a lease is older than leak_threshold; text says who holds it and what he does */
     PQPOOL_EVENT_UNLEAK, /* one that was reported has come back after all */
@@ -51,6 +52,7 @@ typedef enum {
     PQPOOL_EVENT_HEALTH,    /* the check of every health_interval has found something; text says what */
     PQPOOL_EVENT_SUSPEND,   /* pqpool_suspend() */
     PQPOOL_EVENT_RESUME,    /* pqpool_resume() */
+    PQPOOL_EVENT_RESTORED,  /* a connect succeeded after some that failed; text tells for how long, and why */
 } pqpool_event_id;
 
 /* Why a connection left the pool. pqpool_close_reason_name() gives a word, the event's text a sentence. */
@@ -89,14 +91,14 @@ struct pqpool_event {
     int32_t connection;    /* the pool's own number of the connection, from 1, never used twice; 0: none */
     int32_t backend_pid;   /* the server's process, as PQbackendPID */
     int32_t waiting;       /* callers waiting, after the event */
-    int64_t wait_us;       /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited */
+    int64_t wait_us;       /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited. RESTORED: since the first failure */
     const char *pool_name; /* never NULL */
     const char *text;      /* never NULL */
     const char *file;      /* the caller's place in his source; NULL: not known */
     int32_t line;
     int32_t reason; /* CLOSE: pqpool_close_reason */
     int32_t thread; /* the system's number of the thread that holds the lease; 0: none */
-    int32_t count;  /* DISCARDED: how many */
+    int32_t count;  /* DISCARDED: how many; CONNECT_FAILED: attempts since the last such event; RESTORED: failed ones */
     int64_t
         hold_us; /* RELEASE, LEAK, UNLEAK, LONG_HOLD: how long the lease was, or is, held. SLOW_STATEMENT: how
                            long it took */

@@ -121,9 +121,16 @@ typedef struct pqpool_hooks {
      * this hook lines go to stderr. In any thread. */
     void (*on_log)(int level, const char *line, void *arg);
 
-    /* A new connection: set the session up with blocking libpq calls. Runs again whenever a reset has undone
-     * the session's settings (reset=clean or discard, and between leasing and sharing). Nonzero: the
-     * connection is closed. In a thread of the pool, or in the one that calls pqpool_release(). */
+    /*
+     * A new connection: set the session up with blocking libpq calls. It finds a session without prepared statements,
+     * settings, listeners, locks, temporary tables or an open transaction, and is to leave it without a transaction. It runs
+     * again whenever these were undone (reset=clean or discard, and between leasing and sharing), so a connection
+     * may see it many times. 0: good. > 0: the connection is closed, and connecting is tried again later, as after a
+     * failed connect. < 0: closed and refused for good, as when the server refuses the login: who waits is told at once
+     * (ECONNECT), where no other connection serves. In both cases the message has PQerrorMessage() of its connection,
+     * and the error its SQLSTATE; for that, error messages are verbose while it runs. In a thread of the pool, or in the
+     * one that calls pqpool_release().
+     */
     int (*on_connect)(PGconn *conn, void *arg);
 
     /* A lease begins / ends, in the caller's thread. Nonzero: the connection is closed, and for on_acquire
@@ -139,6 +146,11 @@ typedef struct pqpool_hooks {
     /* Fresh host, port ... before each connect, as a conninfo string of libpq keywords; they override the
      * pool's. Nonzero: this attempt fails. In a thread of the pool. */
     int (*on_conninfo)(char *buf, size_t size, void *arg);
+
+    /* A connection is about to be closed, once for each that on_connect has seen (or would have, were it set), a refused one
+     * too. It may be lost already: take leave of it by PQstatus(). What the host has hung on it (PQsetInstanceData)
+     * may be freed here. In a thread of the pool; never after pqpool_free() has returned. */
+    void (*on_disconnect)(PGconn *conn, void *arg);
 } pqpool_hooks;
 #define PQPOOL_HOOKS .size = sizeof(pqpool_hooks)
 
@@ -210,7 +222,8 @@ const char *pqpool_version(void);               /* of the library at run time, "
 /*
  * Whether the same call may be made again without doing something twice: the outcome is NOT_SENT or NOT_RUN,
  * or the server said 40001 or 40P01 (repeat the whole transaction), and repeating could help: not after a
- * refused login, an unknown database, a refused statement, a wrong call, or a closed pool.
+ * login that is refused for good (28xxx, 3Dxxx, 3Fxxx, 42xxx, 22xxx, 0Axxx, 55000, 58P01; no password; TLS or a certificate
+ * that libpq itself refuses; on_connect < 0), a refused statement, a wrong call, or a closed pool.
  */
 int pqpool_is_retryable(const pqpool_error *err);
 

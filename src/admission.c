@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "holder.h"
+#include "refusal.h"
 
 /* The pool's figures, so that the reader can tell a leak from a slow server and both from a missing one. */
 static void append_figures(pqpool *p, const pqp_waiter *w, pqpool_error *err)
@@ -28,10 +29,11 @@ static const char *what_was_missing(const pqpool *p, const pqp_waiter *w)
 /* The deadline passed. Where no connection lives, what the server or the system said is the answer. */
 static pqpool_code explain_timeout(pqpool *p, const pqp_waiter *w, int64_t waited_ms, pqpool_error *err)
 {
-    if (pqp_fleet_live_locked(p) == 0 && p->failures > 0) {
+    if (pqp_fleet_serving_locked(p) == 0 && p->failures > 0) {
         pqp_refuse(err, PQPOOL_ECONNECT, "no connection within %lld ms: %s", (long long)waited_ms,
                    p->last_failure.message);
         pqp_error_sqlstate(err, p->last_failure.sqlstate);
+        pqp_refusal_inherit(err, &p->last_failure);
         append_figures(p, w, err);
         return PQPOOL_ECONNECT;
     }
@@ -81,7 +83,7 @@ static void note_pool_lock(pqpool *p, const pqp_waiter *w)
 static pqpool_code check_queueing(pqpool *p, pqp_waiter *w, const pqp_turn *turn, pqp_time now,
                                   pqpool_error *err)
 {
-    if (p->refused && pqp_fleet_live_locked(p) == 0 && now < p->next_attempt) {
+    if (p->refused && pqp_fleet_serving_locked(p) == 0 && now < p->next_attempt) {
         if (err)
             *err = p->last_failure;
         return PQPOOL_ECONNECT;

@@ -19,6 +19,13 @@ const char *pqpool_version(void)
 
 /* ---- opening and closing ---- */
 
+/* A hook may yet put right what is wrong with the connection string. */
+static bool completes(const pqpool_hooks *hooks)
+{
+    size_t needed = offsetof(pqpool_hooks, on_conninfo) + sizeof hooks->on_conninfo;
+    return hooks && hooks->size >= needed && hooks->on_conninfo;
+}
+
 static pqpool *open_checked(pqp_options *options, const char *const *keywords, const char *const *values,
                             int expand_dbname, const pqpool_hooks *hooks, pqpool_error *err)
 {
@@ -32,18 +39,15 @@ static pqpool *open_checked(pqp_options *options, const char *const *keywords, c
         return NULL;
     if (pqp_target_init(&target, keywords, values, expand_dbname, err) != PQPOOL_OK)
         return NULL;
-    if (!pqp_options_given(options, "connect_timeout")) {
-        char *seconds; /* libpq's own; it ignores it when asked as we ask */
-        if (!pqp_target_value(&target, "connect_timeout", &seconds)) {
-            free(seconds);
-            pqp_target_fini(&target);
-            pqp_no_memory(err);
-            return NULL;
-        }
-        if (seconds && atoi(seconds) > 0)
-            options->connect_timeout = (int64_t)atoi(seconds) * 1000;
-        free(seconds);
+    int timeout_s = 0; /* libpq's own, for each host */
+    pqpool_code code = pqp_hosts_check(&target, &timeout_s, err);
+    if (code != PQPOOL_OK && !completes(hooks)) {
+        pqp_target_fini(&target);
+        return NULL;
     }
+    pqp_error_clear(err);
+    if (!pqp_options_given(options, "connect_timeout") && timeout_s > 0)
+        options->connect_timeout = (int64_t)timeout_s * 1000;
     return pqp_life_open(options, &target, hooks, err);
 }
 

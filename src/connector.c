@@ -16,6 +16,9 @@ typedef struct pqp_job {
     pqp_slot_state state; /* of the slot: which errand */
     PGconn *conn;         /* the slot's, while the errand lasts */
     bool to_lane, fresh;
+    bool met; /* on_connect has seen the connection */
+    pqp_time
+        deadline; /* of CONNECTING: when it must have come back, but for a resolver that hangs; 0: not begun */
     bool orphaned; /* the slot was taken back */
     pthread_t thread;
     struct pqp_job *next;
@@ -36,36 +39,59 @@ static void log_failure(pqpool *p, const pqpool_error *why)
 static pqpool_code set_up(pqp_job *job, PGconn *conn, pqpool_error *why)
 {
     pqp_pool_lock(job->pool);
-    bool wanted = !job->orphaned && !job->pool->closing;
+    job->met = !job->orphaned && !job->pool->closing;
     pqp_pool_unlock(job->pool);
-    const char *flaw = wanted ? pqp_session_set_up(conn, &job->pool->events) : NULL;
-    return flaw ? pqp_refuse(why, PQPOOL_ECONNECT, "%s", flaw) : PQPOOL_OK;
+    return job->met ? pqp_session_set_up(conn, &job->pool->events, why) : PQPOOL_OK;
+}
+
+/* No lock held. */
+static void close_conn(pqpool *p, PGconn *conn, bool met)
+{
+    pqp_session_close(conn, met ? &p->events : NULL);
+}
+
+static void note_deadline(void *arg, pqp_time deadline)
+{
+    pqp_job *job = arg;
+    pqp_pool_lock(job->pool);
+    job->deadline = PQP_MAX(job->deadline, deadline);
+    pqp_mutex_unlock(&job->pool->mu);
+}
+
+static pqpool_code dial(pqp_job *job, PGconn **conn, pqpool_error *why)
+{
+    pqpool *p = job->pool;
+    pqp_dial dial = {.target = &p->target,
+                     .events = &p->events,
+                     .memory = &p->dialled,
+                     .until = note_deadline,
+                     .arg = job};
+    pqp_pool_lock(p);
+    dial.time = p->options.connect_timeout * PQP_MS;
+    dial.time_is_given = pqp_options_given(&p->options, "connect_timeout");
+    job->deadline = pqp_now() + dial.time;
+    bool wanted = !p->closing;
+    pqp_mutex_unlock(&p->mu);
+    return wanted ? pqp_dial_connect(&dial, conn, why) : PQPOOL_ECLOSED;
 }
 
 static void connect_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
     pqpool_error why;
-    bool for_good = false;
     PGconn *conn = NULL;
-    pqp_pool_lock(p);
-    pqp_time deadline = job->slot->since + p->options.connect_timeout * PQP_MS;
-    bool wanted = !p->closing;
-    pqp_pool_unlock(p);
-    pqpool_code code = PQPOOL_ECLOSED;
-    if (wanted)
-        code = pqp_session_connect(&p->target, &p->events, deadline, &conn, &for_good, &why);
+    pqpool_code code = dial(job, &conn, &why);
     if (code == PQPOOL_OK)
         code = set_up(job, conn, &why);
     if (code != PQPOOL_OK) {
-        PQfinish(conn);
+        close_conn(p, conn, job->met);
         conn = NULL;
     }
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
     if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */
         pqp_mutex_unlock(&p->mu);
-        PQfinish(conn);
+        close_conn(p, conn, job->met);
         pqp_pool_lock(p);
         if (!job->orphaned) {
             job->slot->job = NULL;
@@ -74,11 +100,12 @@ static void connect_slot(pqp_job *job)
         return;
     }
     if (code == PQPOOL_OK) {
+        job->slot->met = job->met;
         pqp_outcome_connected_locked(p, job->slot, conn, fd, pid);
         return;
     }
     bool tell = p->failures == 0 || strcmp(p->last_failure.message, why.message) != 0;
-    pqp_outcome_connect_failed_locked(p, job->slot, &why, for_good);
+    pqp_outcome_connect_failed_locked(p, job->slot, &why);
     if (tell) { /* once for each kind of trouble, not once for each attempt */
         pqp_pool_unlock(p);
         log_failure(p, &why);
@@ -125,12 +152,20 @@ static void share_slot(pqp_job *job)
     int64_t timeout_ms = job->slot->told_timeout = p->options.statement_timeout;
     pqp_pool_unlock(p);
     pqp_activity_share(&job->slot->activity, true);
+    pqpool_error why;
+    pqp_refuse(&why, PQPOOL_ECONNECT, "the server did not answer in time");
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
-                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline);
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline, &why);
+    const char *never = clean ? pqp_session_unshareable(job->conn) : NULL;
+    if (never) {
+        pqp_pool_lock(p);
+        pqp_outcome_unshareable_locked(p, job->slot, never, true);
+        return;
+    }
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
         bool lost = !job->fresh && !pqp_session_lives(job->conn); /* one that just came up is no good */
         pqp_pool_lock(p);
-        pqp_outcome_unclean_locked(p, job->slot, lost);
+        pqp_outcome_unclean_locked(p, job->slot, lost, &why);
         return;
     }
     const char *why_not =
@@ -145,7 +180,7 @@ static void share_slot(pqp_job *job)
     }
     pqp_pool_lock(p);
     if (why_not)
-        pqp_outcome_unshareable_locked(p, job->slot, why_not);
+        pqp_outcome_unshareable_locked(p, job->slot, why_not, false);
     else
         pqp_outcome_shared_locked(p, job->slot);
 }
@@ -154,14 +189,16 @@ static void clean_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
     pqp_activity_share(&job->slot->activity, false);
-    bool clean = pqp_session_unshare(job->conn) &&
-                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, pqp_now() + RESET_TIME);
+    pqpool_error why;
+    pqp_refuse(&why, PQPOOL_ECONNECT, "libpq could not leave pipeline mode");
+    bool clean = pqp_session_unshare(job->conn) && pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD,
+                                                                     false, pqp_now() + RESET_TIME, &why);
     pqp_pool_lock(p);
     job->slot->fresh = clean;
     if (clean)
         pqp_outcome_cleaned_locked(p, job->slot);
     else
-        pqp_fleet_scrap_locked(p, job->slot, PQPOOL_CLOSE_RESET_FAILED);
+        pqp_fleet_scrap_for_locked(p, job->slot, PQPOOL_CLOSE_RESET_FAILED, why.message);
 }
 
 enum { SURVEYED_AT_ONCE = 64 };
@@ -189,11 +226,9 @@ static void probe_slot(pqp_job *job)
     survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
 }
 
-/* With what it has yet to send it would wait for a server that does not read. */
 static void close_slot(pqp_job *job)
 {
-    (void)!PQsetnonblocking(job->conn, 1);
-    PQfinish(job->conn);
+    close_conn(job->pool, job->conn, job->met);
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
 }
@@ -304,6 +339,7 @@ static pqp_job *prepare_locked(pqpool *p, bool *short_of)
                              .conn = s->conn,
                              .to_lane = s->to_lane,
                              .fresh = s->fresh,
+                             .met = s->met,
                              .next = jobs};
             s->job = jobs = job;
             p->errands++;
@@ -355,13 +391,13 @@ bool pqp_connector_start(pqpool *p)
 
 void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
 {
-    pqp_time patience = p->options.connect_timeout * PQP_MS + GRACE;
     for (pqp_slot *s = p->slots.in[PQP_SLOT_CONNECTING].head, *next; s; s = next) {
         next = s->link.next;
         if (!s->job)
             continue;
-        if (now < s->since + patience) {
-            pqp_fleet_due_locked(p, s->since + patience);
+        pqp_time end = PQP_MAX(s->job->deadline, s->since + p->options.connect_timeout * PQP_MS) + GRACE;
+        if (now < end) {
+            pqp_fleet_due_locked(p, end);
             continue;
         }
         pqpool_error why;
@@ -369,7 +405,7 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
                    "no connection within connect_timeout: a resolver, the server or the on_connect hook "
                    "holds it up");
         s->job->orphaned = true;
-        pqp_outcome_connect_failed_locked(p, s, &why, false);
+        pqp_outcome_connect_failed_locked(p, s, &why);
     }
 }
 
@@ -381,13 +417,14 @@ void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, 
     pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
     PGconn *conn = slot->conn;
     pqp_pool_unlock(p);
-    bool clean = pqp_session_reset(conn, &p->events, level, open_transaction, pqp_now() + RESET_TIME);
+    pqpool_error why;
+    bool clean = pqp_session_reset(conn, &p->events, level, open_transaction, pqp_now() + RESET_TIME, &why);
     pqp_pool_lock(p);
     slot->fresh = clean && level >= PQP_RESET_CLEAN;
     if (clean)
         pqp_outcome_cleaned_locked(p, slot);
     else
-        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED);
+        pqp_fleet_scrap_for_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED, why.message);
     pqp_pool_unlock(p);
 }
 

@@ -1,6 +1,8 @@
 /* error: one list gives the codes their names and texts. */
 #include "error.h"
 
+#include "refusal.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -111,12 +113,11 @@ static bool one_of(const char *sqlstate, const char *const *list)
 int pqpool_is_retryable(const pqpool_error *err)
 {
     static const char *const retry[] = {"40001", "40P01", NULL};
-    static const char *const permanent[] = {"28", "3D000", NULL};
     if (!err || err->code == PQPOOL_OK)
         return 0;
     if (one_of(err->sqlstate, retry))
         return 1;
-    if (one_of(err->sqlstate, permanent))
+    if (pqp_refusal_is_final(err))
         return 0;
     switch (err->code) {
     case PQPOOL_EINVAL:

@@ -38,7 +38,8 @@ const char *pqp_site_text(const pqp_site *site, char text[PQP_SITE_TEXT])
     X(POOL_LOCK, "pool_lock", WARN)                                                                          \
     X(HEALTH, "health", WARN)                                                                                \
     X(SUSPEND, "suspend", INFO)                                                                              \
-    X(RESUME, "resume", INFO)
+    X(RESUME, "resume", INFO)                                                                                \
+    X(RESTORED, "restored", WARN)
 
 static const struct {
     const char *name;

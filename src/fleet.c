@@ -134,7 +134,8 @@ no_pool:
 void pqp_fleet_free(pqpool *p)
 {
     for (int i = 0; i < p->slots.count; i++) {
-        pqp_session_close(p->slots.all[i]->conn); /* what an errand gave back when the keeper had ended */
+        pqp_session_close(p->slots.all[i]->conn,
+                          NULL); /* what an errand gave back when the keeper had ended */
         pqp_lane *lane = p->slots.all[i]->lane;
         if (!lane)
             continue;
@@ -267,6 +268,19 @@ int pqp_fleet_live_locked(const pqpool *p)
            pqp_fleet_in(p, PQP_SLOT_LANE) + pqp_fleet_in(p, PQP_SLOT_DRAINING);
 }
 
+int pqp_fleet_serving_locked(const pqpool *p)
+{
+    static const pqp_slot_state up[] = {PQP_SLOT_IDLE,    PQP_SLOT_LEASED, PQP_SLOT_RESETTING,
+                                        PQP_SLOT_PROBING, PQP_SLOT_LANE,   PQP_SLOT_DRAINING};
+    int n = 0;
+    for (size_t i = 0; i < PQP_COUNT_OF(up); i++)
+        for (const pqp_slot *s = p->slots.in [up[i]].head; s; s = s->link.next) {
+            bool lane = s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING;
+            n += !pqp_load(&((pqp_slot *)s)->suspect) && !(lane && pqp_load(&s->lane->ended));
+        }
+    return n;
+}
+
 /* Both lists stand in the order in which they came. */
 static int64_t longest_wait(const pqpool *p)
 {
@@ -388,12 +402,19 @@ void pqp_fleet_fail_locked(pqpool *p, pqp_waiter *w, const pqpool_error *why)
 
 void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
 {
+    pqp_fleet_scrap_for_locked(p, slot, reason, NULL);
+}
+
+void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason, const char *why)
+{
+    char text[PQP_EVENT_TEXT];
+    snprintf(text, sizeof text, "%s%s%s", pqp_close_text(reason), why ? ": " : "", why ? why : "");
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_CLOSING, pqp_now());
     p->closes++;
     p->closed_by[reason]++;
     p->kick = true;
-    PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, pqp_close_text(reason), .reason = (int32_t)reason);
+    PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason);
 }
 
 void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now)

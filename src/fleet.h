@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "delivery.h"
 #include "depot.h"
+#include "dial.h"
 #include "error.h"
 #include "event.h"
 #include "histogram.h"
@@ -35,6 +36,7 @@ struct pqpool {
     uint64_t magic;
     unsigned process;  /* of the process that opened it (pqp_process()) */
     pqp_target target; /* constant */
+    pqp_dialled dialled;
     char name[PQP_NAME_SIZE + 192];
     pqp_events events;
     pqp_depot sleepers, standings, runs, tickets, stmts;
@@ -76,7 +78,14 @@ struct pqpool {
     bool refused;           /* the last one was refused for good */
     /* While failures > 0: when to try again; sooner if somebody waits, be it since later. */
     pqp_time next_attempt, next_attempt_waited;
+    pqp_time next_attempt_served; /* not sooner than this, while connections serve */
     pqpool_error last_failure;
+    pqp_time trouble_since; /* connects fail since then; 0: they don't */
+    int trouble_count;      /* ... so many */
+    int failures_untold;    /* ... of them since the last event */
+    pqp_time failure_told;  /* ... which was at this time */
+    pqp_time outage_since;  /* they fail, and no connection serves, as far as settle() has seen; 0: not so */
+    bool renew;             /* a connection is to be made so that one past its lifetime may go */
     pqp_time due;   /* earliest thing settle() knows of that time alone will bring */
     pqp_time alarm; /* earliest deadline of a waiter that nobody sleeps for */
     int32_t connection_ids;
@@ -142,6 +151,8 @@ pqp_slot *pqp_fleet_next_lane_locked(const pqpool *p, const pqp_slot *lane);
 pqp_time pqp_fleet_idle_time_locked(const pqpool *p);
 /* Connections that are up. */
 int pqp_fleet_live_locked(const pqpool *p);
+/* Those of them that have not been seen to hang up. */
+int pqp_fleet_serving_locked(const pqpool *p);
 void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out);
 
 static inline int pqp_fleet_in(const pqpool *p, pqp_slot_state state)
@@ -162,8 +173,9 @@ void pqp_fleet_due_locked(pqpool *p, pqp_time at); /* the keeper must look at th
 
 /* ---- moving ---- */
 
-/* Closes a slot's connection. */
+/* Closes a slot's connection; why: what more there is to say of the reason, or NULL. */
 void pqp_fleet_scrap_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
+void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason, const char *why);
 /* To one caller, for himself, who has been waiting since then. */
 void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now);
 /* An idle connection is taken out of circulation while the server is asked something over it. */

@@ -13,6 +13,7 @@ enum { EVENTS_AT_ONCE = 64 };
 
 #define USUAL_WATCH (EPOLLRDHUP | EPOLLET) /* silent as long as the connection lives */
 #define THREAD_RETRY (100 * PQP_MS)        /* when the system has no thread for us */
+#define RETIRE_LOOK (100 * PQP_MS)         /* at a connection that is past its lifetime, and may not go yet */
 #define TLS_LOOK (10 * PQP_MS)             /* at a TLS lane we drive: transport.c says why */
 #define STUCK_LOOK (1 * PQP_SECOND)  /* at a lane on which nobody waits any more for what is in flight */
 #define STUCK_TIME (10 * PQP_SECOND) /* it has this long to end what its callers have given up */
@@ -34,14 +35,15 @@ static void retire_idle(pqpool *p, pqp_time now)
         if (pqp_load(&s->suspect)) {
             pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_LOST_IDLE);
             spare--;
-        } else if (s->expires <= now) {
+        } else if (s->expires <= now && pqp_pool_may_retire_locked(p, s, now)) {
             pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_MAX_LIFETIME);
             spare--;
         } else if (spare > 0 && s->since + idle_timeout <= now) {
             pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_IDLE_TIMEOUT);
             spare--;
         } else {
-            pqp_fleet_due_locked(p, PQP_MIN(s->expires, spare > 0 ? s->since + idle_timeout : PQP_NEVER));
+            pqp_time old = s->expires > now ? s->expires : now + RETIRE_LOOK;
+            pqp_fleet_due_locked(p, PQP_MIN(old, spare > 0 ? s->since + idle_timeout : PQP_NEVER));
         }
     }
 }
@@ -73,7 +75,10 @@ static void retire_lanes(pqpool *p, pqp_time now)
             s->served = served;
             s->quiet_since = now;
         }
-        pqp_time at = PQP_MIN(s->expires, s->quiet_since + quiet_limit);
+        pqp_time old = s->expires, quiet = s->quiet_since + quiet_limit;
+        if (old <= now && !pqp_pool_may_retire_locked(p, s, now))
+            old = now + RETIRE_LOOK;
+        pqp_time at = PQP_MIN(old, quiet);
         if (at <= now)
             pqp_fleet_drain_locked(p, s);
         else

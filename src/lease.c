@@ -84,7 +84,7 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     if (flaw == PQPOOL_CLOSE_LOST_IDLE || pqp_load(&slot->suspect))
         pqp_fleet_scrap_locked(p, slot, flaw);
     else
-        pqp_outcome_rejected_locked(p, slot, flaw);
+        pqp_outcome_rejected_locked(p, slot, flaw, NULL);
     pqp_pool_unlock(p);
     return pqp_close_text(flaw);
 }

@@ -11,6 +11,7 @@ enum {
     CAN_BE_OFF = 1, /* 0 means off, and is written so */
     NO_LIMIT = 2,   /* -1 means that there is no limit */
     LIKE_MAX = 4,   /* -1 means as max_size, and is written so */
+    LIKE_ACQUIRE = 8, /* the same of acquire_timeout */
 };
 
 typedef struct row {
@@ -43,6 +44,10 @@ static const row rows[] = {
       "30s", "ms", 0, LONG_TIME,
       true, true, "how long a caller waits for a connection; 0: not at all, -1: no limit"},
       TIME, NO_LIMIT, AT(acquire_timeout), NULL},
+    {{"outage_wait", "", "acquire_timeout", "ms", 0, LONG_TIME,
+      true, true,
+      "how long a caller waits while no connection lives and the last attempt failed; 0: told at once, in the server's words"},
+      TIME, LIKE_ACQUIRE, AT(outage_wait), NULL},
     {{"wait", "waitForConnections blockWhenExhausted", "on", "", 0, 1,
       true, true, "whether callers wait at all when every connection is taken"}, SWITCH, 0, AT(wait), NULL},
     {{"queue_limit", "queueLimit", "0", "", 0, 1000000,
@@ -237,7 +242,8 @@ static bool parse_special(const row *r, pqp_span s, int64_t *out)
     }
     *out = -1;
     return (r->special & NO_LIMIT && (pqp_span_is(s, "off") || pqp_span_is(s, "-1"))) ||
-           (r->special & LIKE_MAX && pqp_span_is(s, "max_size"));
+           (r->special & LIKE_MAX && pqp_span_is(s, "max_size")) ||
+           (r->special & LIKE_ACQUIRE && pqp_span_is(s, "acquire_timeout"));
 }
 
 static bool parse_value(const row *r, const char *text, bool seconds, int64_t *out)
@@ -278,6 +284,8 @@ static int print_value(const row *r, int64_t value, char *buf, size_t size)
 {
     if (value < 0 && r->special & LIKE_MAX)
         return snprintf(buf, size, "max_size");
+    if (value < 0 && r->special & LIKE_ACQUIRE)
+        return snprintf(buf, size, "acquire_timeout");
     if (value == 0 && r->special & CAN_BE_OFF)
         return snprintf(buf, size, "off");
     if (r->kind == TIME && value > 0)
@@ -338,6 +346,7 @@ static void append_range(const row *r, pqpool_error *err)
                      r->kind == TIME ? "a time such as 500ms, 30s or 10min" : "a whole number", min, max,
                      r->special & NO_LIMIT   ? ", or -1 for no limit"
                      : r->special & LIKE_MAX ? ", or max_size"
+                     : r->special & LIKE_ACQUIRE ? ", or acquire_timeout"
                                              : "");
 }
 

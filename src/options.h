@@ -22,6 +22,7 @@ typedef enum { PQP_PRESET_NONE, PQP_PRESET_DEVELOPMENT, PQP_PRESET_QA, PQP_PRESE
 typedef struct pqp_options {
     int64_t max_size, initial_size, min_idle, max_idle; /* max_idle < 0: as max_size */
     int64_t acquire_timeout, wait, queue_limit;
+    int64_t outage_wait; /* < 0: as acquire_timeout */
     int64_t connect_timeout, connect_concurrency;
     int64_t idle_timeout, max_lifetime, max_uses, keeper_interval;
     int64_t test_on_borrow, test_while_idle, reset;

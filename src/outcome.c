@@ -1,29 +1,43 @@
 #include "outcome.h"
 
+#include <stdio.h>
 #include <sys/epoll.h>
+
+#include "refusal.h"
 
 /* While somebody waits: one probe this often; otherwise, and when a login was refused, more slowly. */
 #define RETRY_WAITED (50 * PQP_MS)
 #define RETRY_IDLE (250 * PQP_MS)
 #define RETRY_REFUSED (1000 * PQP_MS)
+/* While connections serve, each attempt that fails doubles the pause before the next one, up to this. */
+#define RETRY_SERVED (1000 * PQP_MS)
+/* Failures that repeat themselves are told this often. */
+#define TELL_AGAIN (1 * PQP_SECOND)
 
 /* ---- connects ---- */
 
 static void hold_back(pqpool *p, pqp_time now, pqp_time pause)
 {
+    pqp_time served = RETRY_WAITED << PQP_MIN(p->failures, 5);
     p->failures++;
     p->failed_at = now;
     p->next_attempt = now + pqp_jitter(pause, 20);
     p->next_attempt_waited = p->refused ? p->next_attempt : now + pqp_jitter(RETRY_WAITED, 20);
+    p->next_attempt_served = now + pqp_jitter(PQP_MIN(served, RETRY_SERVED), 20);
 }
 
-void pqp_outcome_rejected_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason)
+void pqp_outcome_rejected_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason,
+                                 const pqpool_error *why)
 {
     pqp_time now = pqp_now();
-    pqp_fleet_scrap_locked(p, slot, reason);
+    pqp_fleet_scrap_for_locked(p, slot, reason, why ? why->message : NULL);
     pqp_store(&p->rejecting, 1);
-    hold_back(p, now, RETRY_WAITED);
-    pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", pqp_close_text(reason));
+    p->refused = why && pqp_refusal_is_final(why);
+    hold_back(p, now, p->refused ? RETRY_REFUSED : RETRY_WAITED);
+    if (why)
+        p->last_failure = *why;
+    else
+        pqp_refuse(&p->last_failure, PQPOOL_ECONNECT, "%s", pqp_close_text(reason));
 }
 
 void pqp_outcome_accepted_locked(pqpool *p)
@@ -32,6 +46,36 @@ void pqp_outcome_accepted_locked(pqpool *p)
         return;
     pqp_store(&p->rejecting, 0);
     p->failures = 0;
+}
+
+/* Connects that failed succeed again. */
+static void tell_restored(pqpool *p, const pqp_slot *slot, pqp_time now)
+{
+    if (p->trouble_since == 0)
+        return;
+    char text[PQP_EVENT_TEXT];
+    snprintf(text, sizeof text, "connects succeed again, after %.1f s and %d that failed; the last: %.500s",
+             (double)(now - p->trouble_since) / (double)PQP_SECOND, p->trouble_count,
+             p->last_failure.message);
+    PQP_TELL(p, PQPOOL_EVENT_RESTORED, slot, text, .count = p->trouble_count,
+             .wait_us = (now - p->trouble_since) / 1000);
+    p->trouble_since = p->outage_since = 0;
+    p->trouble_count = p->failures_untold = 0;
+}
+
+/* An event for the first of its kind, and then one for all that a second brings. */
+static void tell_failure(pqpool *p, const pqpool_error *why, pqp_time now)
+{
+    bool other = p->trouble_count == 0 || strcmp(p->last_failure.message, why->message) != 0;
+    if (p->trouble_since == 0)
+        p->trouble_since = now;
+    p->trouble_count++;
+    p->failures_untold++;
+    if (!other && now < p->failure_told + TELL_AGAIN)
+        return;
+    PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message, .count = p->failures_untold);
+    p->failures_untold = 0;
+    p->failure_told = now;
 }
 
 /* Makes sure the keeper is there when an unused connection has reached its age. */
@@ -68,6 +112,10 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
     mind_age(p, slot, now);
     p->connects++;
     PQP_TELL(p, PQPOOL_EVENT_CONNECT, slot, NULL);
+    if (p->failures == 0)
+        tell_restored(p, slot, now);
+    p->outage_since = 0;
+    p->renew = false;
     struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
     (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
                     &watch); /* unwatched, it is only found dead later */
@@ -76,7 +124,7 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
     pqp_cond_broadcast(&p->changed);
 }
 
-void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_error *why, bool for_good)
+void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_error *why)
 {
     pqp_time now = pqp_now();
     if (slot) {
@@ -84,22 +132,22 @@ void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_e
         pqp_slot_move(&p->slots, slot, PQP_SLOT_EMPTY, now);
     }
     p->connect_failures++;
-    p->refused = for_good;
-    hold_back(p, now, for_good ? RETRY_REFUSED : RETRY_IDLE);
+    p->refused = pqp_refusal_is_final(why);
+    hold_back(p, now, p->refused ? RETRY_REFUSED : RETRY_IDLE);
+    tell_failure(p, why, now);
     p->last_failure = *why;
-    p->grow = false;
-    if (for_good || strcmp(why->sqlstate, "53300") == 0) /* it would be asked for ever */
+    p->grow = p->renew = false;
+    if (p->refused || strcmp(why->sqlstate, "53300") == 0) /* it would be asked for ever */
         p->warm = 0;
     pqp_fleet_due_locked(p, p->next_attempt);
-    PQP_TELL(p, PQPOOL_EVENT_CONNECT_FAILED, NULL, why->message);
-    int live = pqp_fleet_live_locked(p);
+    int serving = pqp_fleet_serving_locked(p);
     bool none_comes = !p->options.wait && pqp_fleet_in(p, PQP_SLOT_CONNECTING) == 0;
-    if (live == 0 && (for_good || none_comes)) {
+    if (serving == 0 && (p->refused || none_comes)) {
         pqp_pool_fail_waiters_locked(p, why);
     } else if (none_comes) {
         pqpool_error busy;
         pqp_refuse(&busy, PQPOOL_ENOWAIT,
-                   "all %d connections are taken, and wait=off; one more could not be made: %s", live,
+                   "all %d connections are taken, and wait=off; one more could not be made: %s", serving,
                    why->message);
         pqp_pool_fail_waiters_locked(p, &busy);
     }
@@ -154,23 +202,28 @@ void pqp_outcome_shared_locked(pqpool *p, pqp_slot *slot)
         pqp_lane_admit(slot->lane); /* settle() puts on it what waits */
 }
 
-void pqp_outcome_unclean_locked(pqpool *p, pqp_slot *slot, bool lost)
+void pqp_outcome_unclean_locked(pqpool *p, pqp_slot *slot, bool lost, const pqpool_error *why)
 {
     give_up_sharing(p, slot);
     if (lost)
         pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_LOST_IDLE);
     else
-        pqp_outcome_rejected_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED);
+        pqp_outcome_rejected_locked(p, slot, PQPOOL_CLOSE_RESET_FAILED, why);
 }
 
-void pqp_outcome_unshareable_locked(pqpool *p, pqp_slot *slot, const char *text)
+void pqp_outcome_unshareable_locked(pqpool *p, pqp_slot *slot, const char *text, bool lendable)
 {
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "the connection can't be shared: %s", text);
+    if (lendable)
+        pqp_refusal_mark(&why, true);
     if (slot->waiter)
         pqp_fleet_fail_locked(p, slot->waiter, &why);
     give_up_sharing(p, slot);
-    pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_UNSHAREABLE);
+    if (lendable)
+        pqp_outcome_cleaned_locked(p, slot);
+    else
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_UNSHAREABLE);
     if (pqp_fleet_lanes_open_locked(p, pqp_now()) == 0)
         pqp_pool_fail_list_locked(p, &p->queue.sharers, &why);
 }

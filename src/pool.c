@@ -1,6 +1,8 @@
 /* pool: policy; pool.h says how it works. */
 #include "pool.h"
 
+#include "refusal.h"
+
 /* After this long a connect is not relied on where a shared connection could give way. */
 #define CONNECT_OVERDUE (100 * PQP_MS)
 
@@ -179,6 +181,9 @@ static int connects_allowed(pqpool *p, pqp_time now)
     if (p->failures == 0 || allowed <= 0)
         return allowed;
     pqp_time at = pqp_fleet_demand_locked(p, now) > 0 ? p->next_attempt_waited : p->next_attempt;
+    if (pqp_fleet_serving_locked(p) >
+        0) /* a server that is full need not be asked often by those who have a place */
+        at = PQP_MAX(at, p->next_attempt_served);
     if (now < at) {
         pqp_fleet_due_locked(p, at);
         return 0;
@@ -200,6 +205,8 @@ static void order_connects(pqpool *p, pqp_time now)
         p->grow = false; /* no room: the pressure will ask again if it lasts */
     if (p->grow && spare == 0)
         want++;
+    if (p->renew && pqp_fleet_in(p, PQP_SLOT_CONNECTING) == 0)
+        want = PQP_MAX(want, 1);
     if (want <= 0)
         return;
     for (int n = PQP_MIN(want, connects_allowed(p, now)); n > 0; n--) {
@@ -293,10 +300,47 @@ static bool is_calm(const pqpool *p)
 {
     int idle = pqp_fleet_in(p, PQP_SLOT_IDLE);
     return p->queue.owners.count == 0 && p->queue.sharers.count == 0 && pqp_peek(&p->sharers_waiting) == 0 &&
-           !pqp_peek(&p->lane_wanted) && !p->closing && !p->suspended && !p->grow && p->warm == 0 &&
-           idle >= p->options.min_idle && idle <= idle_limit(p) &&
+           !pqp_peek(&p->lane_wanted) && !p->closing && !p->suspended && !p->grow && !p->renew &&
+           p->warm == 0 && idle >= p->options.min_idle && idle <= idle_limit(p) &&
            pqp_fleet_in(p, PQP_SLOT_LANE) <= pqp_peek(&p->lanes_limit) &&
            pqp_slots_total(&p->slots) <= p->options.max_size;
+}
+
+/* Those who have waited for outage_wait since they came, or since the outage began, whichever was later. */
+static void tell_those_due(pqpool *p, pqp_time now)
+{
+    pqp_time wait = p->options.outage_wait * PQP_MS;
+    pqpool_error why = p->last_failure;
+    if (wait > 0)
+        pqp_refuse(&why, PQPOOL_ECONNECT, "no connection within %lld ms (outage_wait): %s",
+                   (long long)p->options.outage_wait, p->last_failure.message);
+    pqp_error_sqlstate(&why, p->last_failure.sqlstate);
+    pqp_refusal_inherit(&why, &p->last_failure);
+    pqp_waiter_list *lists[] = {&p->queue.owners, &p->queue.sharers};
+    for (size_t i = 0; i < PQP_COUNT_OF(lists); i++)
+        for (pqp_waiter *w = lists[i]->head, *next; w; w = next) {
+            next = w->link.next;
+            pqp_time at = PQP_MAX(w->since, p->outage_since) + wait;
+            if (at <= now)
+                pqp_fleet_fail_locked(p, w, &why);
+            else
+                pqp_fleet_due_locked(p, at);
+        }
+}
+
+/* No connection serves, and none could be made: who waits is told of it when waiting is of no use, or has lasted as long as it
+ * may. Here, and not only where a connect fails: the last connection may go after that. */
+static void tell_outage(pqpool *p, pqp_time now)
+{
+    bool waits = p->queue.owners.count + p->queue.sharers.count > 0;
+    if (p->failures == 0 || !waits || pqp_fleet_serving_locked(p) > 0)
+        return;
+    if (p->outage_since == 0)
+        p->outage_since = now;
+    if (p->refused && now < p->next_attempt && pqp_fleet_in(p, PQP_SLOT_CONNECTING) == 0)
+        pqp_pool_fail_waiters_locked(p, &p->last_failure);
+    else if (!p->refused && p->options.outage_wait >= 0)
+        tell_those_due(p, now);
 }
 
 static void settle(pqpool *p, pqp_time now)
@@ -314,6 +358,7 @@ static void settle(pqpool *p, pqp_time now)
             place_sharers(p, now);
         serve_waiters(p, now);
         order_connects(p, now);
+        tell_outage(p, now);
         drain_for_owners(p, now);
     }
     trim(p);
@@ -347,13 +392,42 @@ void pqp_pool_evict_locked(pqpool *p)
 {
     p->era++;
     p->evictions++;
+    pqp_dialled_forget(&p->dialled);
     for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_IDLE].head);)
         pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_EVICTED);
     for (pqp_slot *s; (s = p->slots.in[PQP_SLOT_LANE].head);)
         pqp_fleet_drain_locked(p, s);
 }
 
-pqpool_close_reason pqp_pool_outlived_locked(const pqpool *p, const pqp_slot *slot, pqp_time now)
+/* Whether another connection serves and is not past its lifetime. */
+static bool has_younger(const pqpool *p, const pqp_slot *slot, pqp_time now)
+{
+    static const pqp_slot_state up[] = {PQP_SLOT_IDLE, PQP_SLOT_LEASED, PQP_SLOT_LANE};
+    for (size_t i = 0; i < PQP_COUNT_OF(up); i++)
+        for (const pqp_slot *s = p->slots.in [up[i]].head; s; s = s->link.next)
+            if (s != slot && s->expires > now && !pqp_load(&((pqp_slot *)s)->suspect))
+                return true;
+    return false;
+}
+
+bool pqp_pool_may_retire_locked(pqpool *p, const pqp_slot *slot, pqp_time now)
+{
+    if (p->failures > 0 || !has_younger(p, slot, now)) {
+        /* Nobody has used it, and nobody is meant to. */
+        if (slot->state == PQP_SLOT_IDLE && slot->uses == 0 && slot->fresh &&
+            pqp_fleet_in(p, PQP_SLOT_IDLE) > p->options.min_idle)
+            return true;
+        if (p->failures > 0 && p->refused && now >= slot->expires + p->options.max_lifetime * PQP_MS)
+            return true;
+        if (p->failures == 0 && pqp_slots_total(&p->slots) >= p->options.max_size)
+            return p->options.max_size == 1 || pqp_fleet_serving_locked(p) > 1; /* to make room */
+        p->renew = true;
+        return false;
+    }
+    return pqp_fleet_in(p, PQP_SLOT_CONNECTING) == 0; /* else what becomes of that is to be seen first */
+}
+
+pqpool_close_reason pqp_pool_outlived_locked(pqpool *p, const pqp_slot *slot, pqp_time now)
 {
     if (p->closing)
         return PQPOOL_CLOSE_POOL_CLOSED;
@@ -361,7 +435,8 @@ pqpool_close_reason pqp_pool_outlived_locked(const pqpool *p, const pqp_slot *sl
         return PQPOOL_CLOSE_EVICTED;
     if (p->options.max_uses > 0 && slot->uses >= p->options.max_uses)
         return PQPOOL_CLOSE_MAX_USES;
-    return slot->expires <= now ? PQPOOL_CLOSE_MAX_LIFETIME : PQPOOL_CLOSE_NONE;
+    return slot->expires <= now && pqp_pool_may_retire_locked(p, slot, now) ? PQPOOL_CLOSE_MAX_LIFETIME
+                                                                            : PQPOOL_CLOSE_NONE;
 }
 
 /* ---- the lock ---- */

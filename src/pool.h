@@ -27,8 +27,14 @@ void pqp_pool_suspend_locked(pqpool *p);
 void pqp_pool_resume_locked(pqpool *p);
 /* All connections there are, or are being made, go as soon as nobody uses them. */
 void pqp_pool_evict_locked(pqpool *p);
+/*
+ * Whether a connection past max_lifetime may go now. Make before break: not as long as connects fail (the server may refuse
+ * new ones, and then the old ones are the last; where it refuses the login for good, for one more max_lifetime), and not
+ * before a younger one is up, which is ordered if there is room for it.
+ */
+bool pqp_pool_may_retire_locked(pqpool *p, const pqp_slot *slot, pqp_time now);
 /* Why a connection that is given back is not to be lent again; NONE: it may be. */
-pqpool_close_reason pqp_pool_outlived_locked(const pqpool *p, const pqp_slot *slot, pqp_time now);
+pqpool_close_reason pqp_pool_outlived_locked(pqpool *p, const pqp_slot *slot, pqp_time now);
 
 /* Puts a waiter's statements on a lane that is his alone, pinned by nobody yet. */
 void pqp_pool_put_alone_locked(pqpool *p, pqp_waiter *w, pqp_slot *slot, pqp_time now);

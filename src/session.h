@@ -1,8 +1,7 @@
 /*
- * session: one PGconn: making it, asking it, cleaning it, turning it into a lane's connection and back. With
+ * session: one PGconn that is up: asking it, setting it up, cleaning it, turning it into a lane's connection and back. With
  * the transport the only caller of libpq's functions. Knows no pool; all functions are called without locks,
- * and those with a deadline block until then at most (connecting: but for the resolver, which libpq calls
- * synchronously).
+ * and those with a deadline block until then at most.
  */
 #ifndef PQP_SESSION_H
 #define PQP_SESSION_H
@@ -13,38 +12,28 @@
 #include "event.h"
 #include "options.h"
 
-/* Where to connect: PQconnectStartParams' arguments, NULL-terminated, our copies. */
-typedef struct pqp_target {
-    char **keywords, **values;
-    int expand_dbname;
-} pqp_target;
+/* Waits for a socket's events (POLLIN, POLLOUT); false: not in time. */
+bool pqp_session_await(PGconn *conn, short events, pqp_time deadline) PQP_MUSTCHECK;
+/* The server's notices go nowhere, rather than to stderr. */
+void pqp_session_quiet(PGconn *conn);
 
-/* Copies the arrays; keywords that begin with pool_ are left out. Refuses what libpq would refuse. */
-pqpool_code pqp_target_init(pqp_target *t, const char *const *keywords, const char *const *values,
-                            int expand_dbname, pqpool_error *err) PQP_MUSTCHECK;
-void pqp_target_fini(pqp_target *t);
+/* The name of a session that nobody has named. */
+#define PQP_SESSION_NAME "pqpool"
+bool pqp_session_name(PGconn *conn, pqp_time deadline) PQP_MUSTCHECK; /* false: it did not answer */
 
-/* "host:port/dbname" as far as they can be known before connecting. */
-bool pqp_target_name(const pqp_target *t, char *buf, size_t size) PQP_MUSTCHECK; /* false: no memory */
-/* The value a keyword has in the target, from the environment, or by default; malloc'd, NULL if none. False:
- * no memory. */
-bool pqp_target_value(const pqp_target *t, const char *keyword, char **value) PQP_MUSTCHECK;
+/* The connection's last error, made while its messages were verbose: the words for people, and the first SQLSTATE in them, if
+ * there is one. */
+void pqp_session_words(PGconn *conn, char *text, size_t size, char sqlstate[6]);
 
-/*
- * Connects. On failure err has ECONNECT, the server's own words, and its SQLSTATE if it
- * spoke; *for_good tells that trying again can't help until somebody changes something (login refused,
- * database unknown).
- */
-pqpool_code pqp_session_connect(const pqp_target *t, pqp_events *ev, pqp_time deadline, PGconn **conn,
-                                bool *for_good, pqpool_error *err) PQP_MUSTCHECK;
-
-/* Runs on_connect. NULL, or why the connection can't be used. */
-const char *pqp_session_set_up(PGconn *conn, pqp_events *ev);
+/* Runs on_connect. ECONNECT: the connection can't be used; err says why, in its connection's words, and whether that is
+ * final. */
+pqpool_code pqp_session_set_up(PGconn *conn, pqp_events *ev, pqpool_error *err) PQP_MUSTCHECK;
 
 /* What the calling thread waits for in here ends soon once the flag is set. */
 void pqp_session_stop_here(_Atomic int *flag);
 
-void pqp_session_close(PGconn *conn); /* may block; NULL is allowed */
+/* May block; NULL is allowed. ev: on_disconnect is called first; NULL: it is not. */
+void pqp_session_close(PGconn *conn, pqp_events *ev);
 
 /* Runs SQL without parameters, several statements if need be. False: failed, or not in time. */
 bool pqp_session_run(PGconn *conn, const char *sql, pqp_time deadline) PQP_MUSTCHECK;
@@ -82,9 +71,9 @@ bool pqp_session_lives(PGconn *conn);
 pqpool_close_reason pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction);
 
 /* Cleans the session: an open transaction is rolled back, then as the level says, and on_connect runs again
- * where its settings were undone. */
+ * where its settings were undone. False: why says what failed. */
 bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction,
-                       pqp_time deadline) PQP_MUSTCHECK;
+                       pqp_time deadline, pqpool_error *why) PQP_MUSTCHECK;
 
 /* What a lane must know of the session it will use. */
 typedef struct pqp_session_terms {
@@ -97,6 +86,8 @@ typedef struct pqp_session_terms {
 bool pqp_session_agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms,
                        pqp_time deadline) PQP_MUSTCHECK;
 
+/* Why no session of this kind can be shared, whatever is done with it; NULL: it can. */
+const char *pqp_session_unshareable(PGconn *conn);
 /* Into pipeline mode, non-blocking; NULL, or why it can't be shared. And back. */
 const char *pqp_session_share(PGconn *conn);
 bool pqp_session_unshare(PGconn *conn) PQP_MUSTCHECK;

@@ -59,6 +59,7 @@ typedef struct pqp_slot {
     int64_t answers_heard;     /* ... after so many answers */
     int32_t blocked_by;        /* ... and whose lock that waits for; 0: nobody's */
     uint32_t era;              /* of pqpool_evict() calls, when it was begun to be made */
+    bool met;                  /* on_connect has seen the connection */
     bool fresh;                /* nobody has used it since it was made or cleaned */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */

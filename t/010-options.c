@@ -50,6 +50,7 @@ static void test_rows(void)
                                           {"min_idle", "0"},
                                           {"max_idle", "max_size"},
                                           {"acquire_timeout", "30s"},
+                                          {"outage_wait", "acquire_timeout"},
                                           {"wait", "on"},
                                           {"queue_limit", "0"},
                                           {"connect_timeout", "10s"},

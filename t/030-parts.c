@@ -78,6 +78,13 @@ static void retries(void)
        "a refused login won't get better by repeating");
     ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "3D000"), "nor an unknown database");
     ok(retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, "53300"), "a full server may");
+    static const char *const final[] = {"42501", "55000", "42704", "22023", "3F000", "0A000", "58P01"};
+    static const char *const passing[] = {"57P03", "53200", "57P01", "08006", ""};
+    for (size_t i = 0; i < sizeof final / sizeof *final; i++)
+        ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, final[i]), "a login refused with %s is not to be repeated",
+           final[i]);
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+        ok(retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, passing[i]), "one that fails with \"%s\" is", passing[i]);
     ok(!retryable(PQPOOL_EREFUSED, PQPOOL_NOT_SENT, "") && !retryable(PQPOOL_EINVAL, PQPOOL_NOT_SENT, "") &&
            !retryable(PQPOOL_ECLOSED, PQPOOL_NOT_SENT, ""),
        "a refused statement, a wrong call, a closed pool will not");

@@ -275,8 +275,8 @@ static void frozen(void)
     pool = connect_pool("connect_timeout=1", NULL);
     char value[40];
     pqpool_get(pool, "connect_timeout", value, sizeof value);
-    is_str(value, "1s", "A5: libpq's own connect_timeout is taken");
-    pqpool_set(pool, "acquire_timeout", "1500ms", NULL);
+    is_str(value, "2s", "A5: libpq's own connect_timeout is taken, and 1 for 2 as libpq does");
+    pqpool_set(pool, "acquire_timeout", "2500ms", NULL);
     took = attempt(pool, LEASE, &err);
     ok(stats(pool).connect_failures >= 1, "A5: and holds");
     is_int(err.code, PQPOOL_ECONNECT, "A5: for an attempt that gets no answer (%.0f ms)", took * 1000);
