@@ -417,8 +417,10 @@ bool pqp_pool_may_retire_locked(pqpool *p, const pqp_slot *slot, pqp_time now)
         if (slot->state == PQP_SLOT_IDLE && slot->uses == 0 && slot->fresh &&
             pqp_fleet_in(p, PQP_SLOT_IDLE) > p->options.min_idle)
             return true;
-        if (p->failures > 0 && p->refused && now >= slot->expires + p->options.max_lifetime * PQP_MS)
-            return true;
+        bool taken = p->refused || strcmp(p->last_failure.sqlstate, "53300") == 0;
+        if (p->failures > 0 && taken && now >= slot->expires + p->options.max_lifetime * PQP_MS &&
+            pqp_fleet_serving_locked(p) > 1)
+            return true; /* to a full server it is a place for another process */
         if (p->failures == 0 && pqp_slots_total(&p->slots) >= p->options.max_size)
             return p->options.max_size == 1 || pqp_fleet_serving_locked(p) > 1; /* to make room */
         p->renew = true;

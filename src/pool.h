@@ -29,8 +29,8 @@ void pqp_pool_resume_locked(pqpool *p);
 void pqp_pool_evict_locked(pqpool *p);
 /*
  * Whether a connection past max_lifetime may go now. Make before break: not as long as connects fail (the server may refuse
- * new ones, and then the old ones are the last; where it refuses the login for good, for one more max_lifetime), and not
- * before a younger one is up, which is ordered if there is room for it.
+ * new ones, and then the old ones are the last; where it is full or refuses the login for good, for one more max_lifetime,
+ * but for the very last), and not before a younger one is up, which is ordered if there is room for it.
  */
 bool pqp_pool_may_retire_locked(pqpool *p, const pqp_slot *slot, pqp_time now);
 /* Why a connection that is given back is not to be lent again; NONE: it may be. */
