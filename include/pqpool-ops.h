@@ -78,6 +78,7 @@ typedef enum {
     PQPOOL_CLOSE_ON_RELEASE,    /* the on_release hook refused it */
     PQPOOL_CLOSE_CHANGED,       /* a statement on a shared connection changed its session */
     PQPOOL_CLOSE_UNSHAREABLE,   /* it could not be made a shared one */
+    PQPOOL_CLOSE_ROLE, /* its server is not what target_session_attrs asks for any more, or became a standby */
 } pqpool_close_reason;
 #define PQPOOL_CLOSE_REASONS 32 /* room for them in pqpool_stats_data; more may come */
 

@@ -92,6 +92,10 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     if (pqp_peek(&a->shared) || status == PGRES_SINGLE_TUPLE)
         return 1;
     const char *tag = PQcmdStatus(answer->result);
+    const char *state =
+        status == PGRES_FATAL_ERROR ? PQresultErrorField(answer->result, PG_DIAG_SQLSTATE) : NULL;
+    if (state && strcmp(state, "25006") == 0)
+        pqp_poke(&a->refused, 1);
     pqp_poke(&a->tag, pack(tag));
     pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
@@ -146,6 +150,7 @@ void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
 {
     pqp_poke(&a->tag, 0);
     pqp_poke(&a->in_transaction, 0);
+    pqp_poke(&a->refused, 0);
     pqp_poke(&a->answered_at, 0);
     pqp_store(&a->answers, 0);
     a->looked_at = a->state_since = now;

@@ -36,6 +36,7 @@ typedef struct pqp_activity {
     _Atomic int64_t answers, answered_at; /* ns; 0: none in this lease */
     _Atomic uint64_t tag;                 /* the last answer's command tag, its first 8 characters */
     _Atomic int in_transaction;           /* by the tags */
+    _Atomic int refused;                  /* one of them was 25006: no writing here */
     _Atomic int64_t sent_then;            /* bytes, by the kernel, at the last answer; -1: not known */
 
     /* Guarded by the pool's mutex. */

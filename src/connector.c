@@ -58,21 +58,16 @@ static void note_deadline(void *arg, pqp_time deadline)
     pqp_mutex_unlock(&job->pool->mu);
 }
 
-static pqpool_code dial(pqp_job *job, PGconn **conn, pqpool_error *why)
+static pqpool_code dial(pqp_job *job, pqp_dial *to, PGconn **conn, pqpool_error *why)
 {
     pqpool *p = job->pool;
-    pqp_dial dial = {.target = &p->target,
-                     .events = &p->events,
-                     .memory = &p->dialled,
-                     .until = note_deadline,
-                     .arg = job};
     pqp_pool_lock(p);
-    dial.time = p->options.connect_timeout * PQP_MS;
-    dial.time_is_given = pqp_options_given(&p->options, "connect_timeout");
-    job->deadline = pqp_now() + dial.time;
+    to->time = p->options.connect_timeout * PQP_MS;
+    to->time_is_given = pqp_options_given(&p->options, "connect_timeout");
+    job->deadline = pqp_now() + to->time;
     bool wanted = !p->closing;
     pqp_mutex_unlock(&p->mu);
-    return wanted ? pqp_dial_connect(&dial, conn, why) : PQPOOL_ECLOSED;
+    return wanted ? pqp_dial_connect(to, conn, why) : PQPOOL_ECLOSED;
 }
 
 static void connect_slot(pqp_job *job)
@@ -80,7 +75,12 @@ static void connect_slot(pqp_job *job)
     pqpool *p = job->pool;
     pqpool_error why;
     PGconn *conn = NULL;
-    pqpool_code code = dial(job, &conn, &why);
+    pqp_dial to = {.target = &p->target,
+                   .events = &p->events,
+                   .memory = &p->dialled,
+                   .until = note_deadline,
+                   .arg = job};
+    pqpool_code code = dial(job, &to, &conn, &why);
     if (code == PQPOOL_OK)
         code = set_up(job, conn, &why);
     if (code != PQPOOL_OK) {
@@ -101,6 +101,8 @@ static void connect_slot(pqp_job *job)
     }
     if (code == PQPOOL_OK) {
         job->slot->met = job->met;
+        job->slot->attrs = to.attrs;
+        job->slot->server = to.server;
         pqp_outcome_connected_locked(p, job->slot, conn, fd, pid);
         return;
     }
@@ -176,6 +178,7 @@ static void share_slot(pqp_job *job)
         terms.session_timeout_ms = session.statement_timeout_ms;
         terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
+        job->slot->lane->wire.attrs = job->slot->attrs;
         pqp_lane_open(job->slot->lane, &terms);
     }
     pqp_pool_lock(p);

@@ -14,7 +14,7 @@ enum { NOT_KNOWN, BY_ROLE, BY_NOBODY };
 
 /* The arguments of one connect: the target, then what the hooks say; later ones win. */
 typedef struct walk {
-    const pqp_dial *dial;
+    pqp_dial *dial;
     pqp_pairs pairs;
     PQconninfoOption *fresh; /* from on_conninfo */
     char *secret;            /* from on_password */
@@ -113,7 +113,7 @@ static pqpool_code add_defaults(walk *w)
     return code;
 }
 
-static pqpool_code walk_init(walk *w, const pqp_dial *dial, pqpool_error *err)
+static pqpool_code walk_init(walk *w, pqp_dial *dial, pqpool_error *err)
 {
     const pqpool_hooks *hooks = &dial->events->hooks;
     *w = (walk){.dial = dial, .err = err, .balance = dial->target->balance};
@@ -208,11 +208,6 @@ static bool shake_hands(PGconn *conn, pqp_time deadline, bool *in_time)
     return want == PGRES_POLLING_OK;
 }
 
-static bool is_on(const char *value)
-{
-    return value && strcmp(value, "on") == 0;
-}
-
 /* Why the session is not what is asked for; NULL: it is. As libpq does it: by what the server reports (14), or by asking. */
 static const char *unfit(PGconn *conn, pqp_attrs attrs, pqp_time deadline)
 {
@@ -225,7 +220,7 @@ static const char *unfit(PGconn *conn, pqp_attrs attrs, pqp_time deadline)
         bool known = standby && read_only;
         if (!known && !pqp_session_ask(conn, "SHOW transaction_read_only", value, sizeof value, deadline))
             return "the server did not say whether the session is read-only";
-        bool closed = known ? is_on(standby) || is_on(read_only) : is_on(value);
+        bool closed = known ? pqp_role_is_on(standby) || pqp_role_is_on(read_only) : pqp_role_is_on(value);
         if (attrs == PQP_ATTRS_READ_WRITE)
             return closed ? "session is read-only" : NULL;
         return closed ? NULL : "session is not read-only";
@@ -233,7 +228,7 @@ static const char *unfit(PGconn *conn, pqp_attrs attrs, pqp_time deadline)
     if (!standby &&
         !pqp_session_ask(conn, "SELECT pg_catalog.pg_is_in_recovery()", value, sizeof value, deadline))
         return "the server did not say whether it is a standby";
-    bool recovers = standby ? is_on(standby) : *value == 't';
+    bool recovers = standby ? pqp_role_is_on(standby) : *value == 't';
     if (attrs == PQP_ATTRS_PRIMARY)
         return recovers ? "server is in hot standby mode" : NULL;
     return recovers ? NULL : "server is not in hot standby mode";
@@ -295,6 +290,8 @@ static verdict try_address(walk *w, const pqp_host *host, const pqp_address *add
         PQsetErrorVerbosity(*conn, PQERRORS_DEFAULT);
         w->spoke = true;
         flaw = unfit(*conn, attrs, deadline);
+        w->dial->attrs = w->hosts.attrs;
+        w->dial->server = address->key ^ host->key << 1;
         if (!flaw && name_session(w, *conn, deadline))
             return UP;
         append_about(w, host, address, flaw ? flaw : "no answer to a first statement");
@@ -366,7 +363,7 @@ static verdict try_all(walk *w, pqp_attrs attrs, int walks_after, PGconn **conn)
     return end;
 }
 
-pqpool_code pqp_dial_connect(const pqp_dial *dial, PGconn **conn, pqpool_error *err)
+pqpool_code pqp_dial_connect(pqp_dial *dial, PGconn **conn, pqpool_error *err)
 {
     walk w;
     *conn = NULL;

@@ -28,12 +28,15 @@ typedef struct pqp_dial {
     /* Said before each step that may block: by then it will be over, but for a resolver that hangs. */
     void (*until)(void *arg, pqp_time deadline);
     void *arg;
+    /* Out: of the connection that is up. */
+    pqp_attrs attrs; /* what it had to be */
+    uint64_t server; /* the same for all that lead to one address */
 } pqp_dial;
 
 /*
  * Connects. On failure err has ECONNECT, the host, the server's own words, and its SQLSTATE if it spoke;
  * pqp_refusal_is_final(err) tells that trying again can't help until somebody changes something.
  */
-pqpool_code pqp_dial_connect(const pqp_dial *dial, PGconn **conn, pqpool_error *err) PQP_MUSTCHECK;
+pqpool_code pqp_dial_connect(pqp_dial *dial, PGconn **conn, pqpool_error *err) PQP_MUSTCHECK;
 
 #endif

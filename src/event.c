@@ -77,7 +77,8 @@ const char *pqpool_event_name(int id)
     X(ON_ACQUIRE, "on_acquire", "the on_acquire hook refused it")                                            \
     X(ON_RELEASE, "on_release", "the on_release hook refused it")                                            \
     X(CHANGED, "changed", "its session was changed")                                                         \
-    X(UNSHAREABLE, "unshareable", "it could not be shared")
+    X(UNSHAREABLE, "unshareable", "it could not be shared")                                                  \
+    X(ROLE, "role", "its server is not what target_session_attrs asks for, or takes no writes")
 
 static const struct {
     const char *word, *sentence;

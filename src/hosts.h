@@ -25,6 +25,7 @@
 #define PQP_HOSTS_H
 
 #include "clock.h"
+#include "role.h"
 #include "target.h"
 
 /* ---- what is remembered; one for each pool, thread-safe, all zero at first ---- */
@@ -41,15 +42,6 @@ void pqp_silence_break(pqp_silence *s, uint64_t key);
 bool pqp_silence_holds(pqp_silence *s, uint64_t key, pqp_time now);
 
 /* ---- hosts ---- */
-
-typedef enum {
-    PQP_ATTRS_ANY,
-    PQP_ATTRS_READ_WRITE,
-    PQP_ATTRS_READ_ONLY,
-    PQP_ATTRS_PRIMARY,
-    PQP_ATTRS_STANDBY,
-    PQP_ATTRS_PREFER_STANDBY,
-} pqp_attrs;
 
 typedef struct pqp_host {
     char *name, *address, *port; /* "" where none is given; in one piece of memory */

@@ -141,9 +141,13 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
         pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id,
                 s->lane->why.message);
     pqp_pool_lock(p);
+    bool astray = t.condemned && pqp_load(&s->lane->wire.astray);
+    if (may_be_vacated(s, &t) && astray)
+        pqp_outcome_astray_locked(p, s);
     if (may_be_vacated(s, &t))
         pqp_outcome_vacated_locked(p, s,
                                    t.dead        ? (p->closing ? PQPOOL_CLOSE_POOL_CLOSED : PQPOOL_CLOSE_LOST)
+                                   : astray      ? PQPOOL_CLOSE_ROLE
                                    : t.condemned ? PQPOOL_CLOSE_CHANGED
                                                  : PQPOOL_CLOSE_NONE);
     pqp_pool_unlock(p);

@@ -203,6 +203,9 @@ static pqpool_close_reason examine_return(pqpool *p, const ending *e, PGconn *co
         return PQPOOL_CLOSE_ON_RELEASE;
     if (pqp_load(&e->slot->suspect) && !pqp_session_lives(conn))
         return PQPOOL_CLOSE_LOST;
+    bool refused = pqp_peek(&e->slot->activity.refused);
+    if (pqp_role_is_lost(conn, e->slot->attrs, refused, refused ? pqp_now() - e->slot->made_at : 0))
+        return PQPOOL_CLOSE_ROLE;
     pqpool_close_reason flaw = pqp_session_inspect(conn, e->slot->fd, e->slot->backend_pid, open_transaction);
     if (flaw == PQPOOL_CLOSE_NONE && *open_transaction && e->level == PQP_RESET_NONE)
         return PQPOOL_CLOSE_LEFT_OPEN;
@@ -226,6 +229,8 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, pqpool_close_reason re
         return PQPOOL_OK;
     }
     pqp_pool_lock(p);
+    if (e.reason == PQPOOL_CLOSE_ROLE)
+        pqp_outcome_astray_locked(p, e.slot);
     if (e.reason != PQPOOL_CLOSE_NONE)
         pqp_fleet_scrap_locked(p, e.slot, e.reason);
     else

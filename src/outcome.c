@@ -102,6 +102,7 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
                         : PQP_NEVER;
     slot->made_at = now;
     slot->uses = 0;
+    slot->astray = false;
     slot->fresh = true;
     slot->probed = now;
     slot->job = NULL;
@@ -184,7 +185,8 @@ void pqp_outcome_shared_locked(pqpool *p, pqp_slot *slot)
         pqp_fleet_drain_locked(p, slot);
         return;
     }
-    if (slot->told_timeout != p->options.statement_timeout || slot->era != p->era) { /* meanwhile */
+    if (slot->told_timeout != p->options.statement_timeout || slot->era != p->era ||
+        slot->astray) { /* meanwhile */
         give_up_sharing(p, slot);
         pqp_fleet_drain_locked(p, slot);
         return;
@@ -250,7 +252,24 @@ void pqp_outcome_cleaned_locked(pqpool *p, pqp_slot *slot)
     mind_age(p, slot, now);
     if (slot->era != p->era)
         pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
+    else if (slot->astray)
+        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_ROLE);
     pqp_cond_broadcast(&p->changed);
+}
+
+void pqp_outcome_astray_locked(pqpool *p, pqp_slot *slot)
+{
+    uint64_t server = slot->server;
+    for (int i = 0; i < p->slots.count; i++) {
+        pqp_slot *s = p->slots.all[i];
+        if (s->server != server || s->state == PQP_SLOT_EMPTY || s->state == PQP_SLOT_CONNECTING)
+            continue;
+        s->astray = true;
+        if (s->state == PQP_SLOT_IDLE)
+            pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_ROLE);
+        else if (s->state == PQP_SLOT_LANE && s != slot)
+            pqp_fleet_drain_locked(p, s);
+    }
 }
 
 void pqp_outcome_emptied_locked(pqpool *p, pqp_slot *slot)
@@ -270,6 +289,8 @@ void pqp_outcome_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
         reason = PQPOOL_CLOSE_POOL_CLOSED;
     else if (reason == PQPOOL_CLOSE_NONE && slot->era != p->era)
         reason = PQPOOL_CLOSE_EVICTED;
+    else if (reason == PQPOOL_CLOSE_NONE && slot->astray)
+        reason = PQPOOL_CLOSE_ROLE;
     if (reason != PQPOOL_CLOSE_NONE) {
         pqp_fleet_scrap_locked(p, slot, reason);
         return;

@@ -20,6 +20,8 @@ void pqp_outcome_cleaned_locked(pqpool *p, pqp_slot *slot); /* RESETTING, PROBIN
 void pqp_outcome_emptied_locked(pqpool *p, pqp_slot *slot); /* CLOSING -> EMPTY */
 /* A drained lane, or one that is to be closed for a reason, is vacant: RESETTING or CLOSING. */
 void pqp_outcome_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason reason);
+/* A connection's server is not what is asked for any more: those on the same server go as soon as nobody uses them. */
+void pqp_outcome_astray_locked(pqpool *p, pqp_slot *slot);
 /* The one caller of a lane has gone. */
 void pqp_outcome_alone_over_locked(pqpool *p, pqp_lane *lane);
 

@@ -435,6 +435,8 @@ pqpool_close_reason pqp_pool_outlived_locked(pqpool *p, const pqp_slot *slot, pq
         return PQPOOL_CLOSE_POOL_CLOSED;
     if (slot->era != p->era)
         return PQPOOL_CLOSE_EVICTED;
+    if (slot->astray)
+        return PQPOOL_CLOSE_ROLE;
     if (p->options.max_uses > 0 && slot->uses >= p->options.max_uses)
         return PQPOOL_CLOSE_MAX_USES;
     return slot->expires <= now && pqp_pool_may_retire_locked(p, slot, now) ? PQPOOL_CLOSE_MAX_LIFETIME

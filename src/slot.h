@@ -10,6 +10,7 @@
 #include "activity.h"
 #include "clock.h"
 #include "event.h"
+#include "role.h"
 #include <libpq-fe.h>
 
 /*      state        who is here, and what takes it out */
@@ -59,6 +60,9 @@ typedef struct pqp_slot {
     int64_t answers_heard;     /* ... after so many answers */
     int32_t blocked_by;        /* ... and whose lock that waits for; 0: nobody's */
     uint32_t era;              /* of pqpool_evict() calls, when it was begun to be made */
+    pqp_attrs attrs;           /* what the connection had to lead to */
+    uint64_t server;           /* ... and where: the same for all that lead to one address */
+    bool astray;               /* ... which is that no more: it is not to be used again */
     bool met;                  /* on_connect has seen the connection */
     bool fresh;                /* nobody has used it since it was made or cleaned */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */

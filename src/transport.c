@@ -108,6 +108,10 @@ void pqp_wire_bind(pqp_wire *w, PGconn *conn)
     w->fd = conn ? PQsocket(conn) : -1;
     w->tls = conn && PQsslInUse(conn);
     w->absent = 0;
+    w->attrs = PQP_ATTRS_ANY;
+    w->bound_at = pqp_now();
+    w->refused = false;
+    pqp_store(&w->astray, 0);
     w->settings = conn ? settings_of(conn, &w->absent) : 0;
 }
 
@@ -238,6 +242,11 @@ static const char *wire_unclean(pqp_wire *w, bool drained)
         return "a statement left a transaction open";
     if (drained && was_notified(w->conn))
         return "a statement listens on a channel";
+    if (pqp_role_is_lost(w->conn, w->attrs, w->refused, w->refused ? pqp_now() - w->bound_at : 0)) {
+        pqp_store(&w->astray, 1);
+        return "its server is not what target_session_attrs asks for, or takes no writes";
+    }
+    w->refused = false;
     return settings_of(w->conn, &w->absent) == w->settings ? NULL : "a setting of its session was changed";
 }
 
@@ -272,7 +281,7 @@ static pqp_staleness staleness_of(const PGresult *result, const char *sqlstate)
     return PQP_NOT_STALE;
 }
 
-static pqp_answer error_answer(PGresult *result)
+static pqp_answer error_answer(pqp_wire *w, PGresult *result)
 {
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
@@ -282,6 +291,7 @@ static pqp_answer error_answer(PGresult *result)
     if (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0)
         return (pqp_answer){
             .kind = PQP_NEXT_FATAL, .proof = proof_of(result, sqlstate), .spoke = true, .result = result};
+    w->refused |= strcmp(sqlstate, "25006") == 0;
     return (pqp_answer){.kind = PQP_NEXT_ERROR, .stale = staleness_of(result, sqlstate), .result = result};
 }
 
@@ -302,7 +312,7 @@ static pqp_answer wire_next(pqp_wire *w)
         return (pqp_answer){.kind = kind, .result = result};
     case PGRES_FATAL_ERROR:
     case PGRES_BAD_RESPONSE:
-        return error_answer(result);
+        return error_answer(w, result);
     case PGRES_PIPELINE_SYNC:
         kind = PQP_NEXT_SYNC;
         break;

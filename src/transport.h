@@ -9,6 +9,7 @@
 
 #include "base.h"
 #include "clock.h"
+#include "role.h"
 #include <pqpool.h>
 
 typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's own */
@@ -105,6 +106,10 @@ struct pqp_wire {
     bool tls;
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
     unsigned absent;   /* those it does not report: transport.c */
+    pqp_attrs attrs;   /* what the connection had to lead to */
+    pqp_time bound_at;
+    bool refused;        /* a statement was answered 25006 */
+    _Atomic int astray; /* the server is not what is asked for any more: role.h */
     char prefix
         [28]; /* of the names of prepared statements: no other connection, of any process, has the same */
 };
