@@ -24,7 +24,7 @@ static int failures;
 /* ---- events: noted by whoever tells of them, printed in this thread, in their order ---- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int noted[100], n_noted, n_printed, count[PQPOOL_EVENT_RESUME + 1];
+static int noted[100], n_noted, n_printed, count[PQPOOL_EVENT_IDS];
 static char trouble[500];
 
 static void on_event(const pqpool_event *event, void *unused)
@@ -132,7 +132,7 @@ static void begin(const char *conninfo, const char *what)
         exit(1);
     }
     n_noted = n_printed = served = 0;
-    for (int i = 0; i <= PQPOOL_EVENT_RESUME; i++)
+    for (int i = 0; i < PQPOOL_EVENT_IDS; i++)
         count[i] = 0;
     sem_init(&answered, 0, 0);
     printf("%s\n", what);

@@ -52,8 +52,11 @@ typedef enum {
     PQPOOL_EVENT_HEALTH,    /* the check of every health_interval has found something; text says what */
     PQPOOL_EVENT_SUSPEND,   /* pqpool_suspend() */
     PQPOOL_EVENT_RESUME,    /* pqpool_resume() */
+    PQPOOL_EVENT_LEFT,      /* a lease came back with a transaction open, a statement running, settings changed ...;
+                               text says what, and what was done; the place and the thread are its holder's */
     PQPOOL_EVENT_RESTORED,  /* a connect succeeded after some that failed; text tells for how long, and why */
 } pqpool_event_id;
+#define PQPOOL_EVENT_IDS 64 /* room for them, in an array by id; more may come */
 
 /* Why a connection left the pool. pqpool_close_reason_name() gives a word, the event's text a sentence. */
 typedef enum {
@@ -78,6 +81,10 @@ typedef enum {
     PQPOOL_CLOSE_ON_RELEASE,    /* the on_release hook refused it */
     PQPOOL_CLOSE_CHANGED,       /* a statement on a shared connection changed its session */
     PQPOOL_CLOSE_UNSHAREABLE,   /* it could not be made a shared one */
+    PQPOOL_CLOSE_FINISHED,      /* its user called PQfinish() on it */
+    PQPOOL_CLOSE_FAILED,        /* libpq failed while it was leased: what it would read next is not known */
+    PQPOOL_CLOSE_CUT,           /* a statement on it that no caller wanted any more did not end, or had no end of an answer */
+    PQPOOL_CLOSE_LARGE,         /* it carried an answer larger than max_buffer */
     PQPOOL_CLOSE_ROLE, /* its server is not what target_session_attrs asks for any more, or became a standby */
 } pqpool_close_reason;
 #define PQPOOL_CLOSE_REASONS 32 /* room for them in pqpool_stats_data; more may come */
@@ -157,6 +164,10 @@ typedef struct pqpool_stats_data {
     pqpool_histogram wait;                   /* of each lease: from the call to the lease */
     pqpool_histogram use;                    /* of each lease that has ended: how long it was held */
     pqpool_histogram create;                 /* of each connect that succeeded: how long it took */
+    /* Leases that came back with a transaction open, with a statement running, with settings changed that
+     * the option reset does not undo. */
+    int64_t left_open, left_running, left_changed;
+    int64_t cancels, cancels_failed; /* statements that the server was asked to stop; requests it did not take */
 } pqpool_stats_data;
 #define PQPOOL_STATS .size = sizeof(pqpool_stats_data)
 

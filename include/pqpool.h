@@ -287,10 +287,20 @@ pqpool_code pqpool_acquire_at(pqpool *pool, int timeout_ms, pqpool_lease *lease,
 pqpool_code pqpool_lease_move(pqpool_lease *lease, pqpool_scope *new_owner);
 
 /*
- * Gives a lease back and zeroes it, from any thread. An open or failed transaction is rolled back and, by the
- * option reset, the session cleaned; where that is not possible the connection is closed. May block for that
- * round trip, at most 5 s. EINVAL, and nothing is changed, for a lease that is not out: given back already,
- * a stale copy, or one whose conn or pool is not the leased one. A zeroed lease is EINVAL too.
+ * Gives a lease back and zeroes it, from any thread.
+ *
+ * What its user has left is undone, or the connection closed; either is told at warn, with the place that
+ * acquired it (PQPOOL_EVENT_LEFT), and counted in pqpool_stats(). An open or failed transaction is rolled
+ * back. A statement that runs is canceled at the server, in a thread of the pool, and the connection closed;
+ * it keeps its place in max_size until the server has let go. The option reset says what else is undone:
+ * "rollback" (the default) is not a clean session: LISTEN is undone, but settings, temporary tables,
+ * prepared statements, session locks stay for the next lease; "clean" and "discard" undo those too. After an
+ * error of libpq's own, or with an answer unread, the connection is closed.
+ *
+ * Does not block where nothing is to be undone, else for these round trips, at most 5 s. EINVAL, and nothing
+ * is changed, for a lease that is not out: given back already, a stale copy, or one whose conn or pool is
+ * not the leased one; a zeroed lease is EINVAL too. PQfinish() on lease.conn is an error: the next release
+ * or discard of it is EINVAL, the lease is over, and its place is free.
  */
 pqpool_code pqpool_release(pqpool_lease *lease);
 
@@ -380,6 +390,10 @@ enum {
  *   ELOST     UNKNOWN   the connection was lost; what is NOT_SENT or NOT_RUN the library has repeated
  *                       elsewhere as long as the deadline allowed.
  *   ETOOBIG   NOT_SENT  1 GB or more of SQL and parameters. (Above 1 MB a statement gets a connection to itself.)
+ *             UNKNOWN   its answer is larger than the option max_result (256 MB): it is given up, and canceled
+ *                       where that can hit nothing else. (DONE: the server had finished it.) A large answer
+ *                       is fetched row by row on a lease: PQsendQuery(), PQsetSingleRowMode().
+ *   ENOMEM    DONE      the statement ran, and there was no memory for its answer
  *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM
  *             NOT_SENT  (UNKNOWN where an IDEMPOTENT or READ_ONLY statement was sent once already).
  * Blocks until then. Thread-safe. A thread that holds a lease of the pool gets a connection to itself for its
@@ -435,8 +449,10 @@ pqpool_ticket *pqpool_submit(pqpool *pool, const pqpool_stmt *stmt, pqpool_error
 PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err) PQPOOL_MUST_CHECK;
 
 /*
- * Gives a ticket up; it is gone at once. What has not been sent never will be; a statement that is running goes on
- * to its end, and its answer is dropped. No thread may be waiting for it. NULL is allowed. Does not block.
+ * Gives a ticket up; it is gone at once. What has not been sent never will be. The answer of a statement
+ * that is running is dropped; the server is told to cancel it where that can hit nothing else (it has its
+ * connection to itself, or nothing stands behind it there), else it goes on to its end. No thread may be
+ * waiting for it. NULL is allowed. Does not block.
  */
 void pqpool_abandon(pqpool_ticket *ticket);
 

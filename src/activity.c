@@ -82,20 +82,48 @@ static void note_sent(pqp_activity *a, int fd)
     pqp_poke(&a->sent_then, ask_kernel(fd, &info) ? bytes_sent(&info) : -1);
 }
 
+static void leave_trace(pqp_activity *a, unsigned trace)
+{
+    pqp_poke(&a->traces, pqp_peek(&a->traces) | trace);
+}
+
+/* An error without SQLSTATE was made by libpq. */
+static void note_traces(pqp_activity *a, const PGresult *answer, ExecStatusType status, const char *tag)
+{
+    bool failed = status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
+    const char *state = failed ? PQresultErrorField(answer, PG_DIAG_SQLSTATE) : NULL;
+    pqp_poke(&a->server_error, state != NULL);
+    if (failed) {
+        if (!state)
+            leave_trace(a, PQP_TRACE_FAILED);
+        else if (strcmp(state, "25006") == 0)
+            pqp_poke(&a->refused, 1);
+    } else if (status == PGRES_COMMAND_OK && strcmp(tag, "LISTEN") == 0) {
+        leave_trace(a, PQP_TRACE_LISTENS);
+    } else if (status == PGRES_COMMAND_OK && strcmp(tag, "SET") == 0 && !pqp_peek(&a->in_transaction)) {
+        leave_trace(a, PQP_TRACE_SET);
+    } else if (status == PGRES_TUPLES_OK) {
+        size_t size = PQresultMemorySize(answer);
+        if (size > pqp_peek(&a->largest))
+            pqp_poke(&a->largest, size);
+    }
+}
+
 static int on_libpq_event(PGEventId id, void *info, void *arg)
 {
+    pqp_activity *a = arg;
+    if (id == PGEVT_CONNDESTROY) {
+        leave_trace(a, PQP_TRACE_FINISHED);
+        pqp_store(&a->via, PQP_VIA_NOTHING); /* the descriptor will be another's */
+    }
     if (id != PGEVT_RESULTCREATE) /* of the others some come when the pool may be gone */
         return 1;
-    pqp_activity *a = arg;
     const PGEventResultCreate *answer = info;
     ExecStatusType status = PQresultStatus(answer->result);
     if (pqp_peek(&a->shared) || status == PGRES_SINGLE_TUPLE)
         return 1;
     const char *tag = PQcmdStatus(answer->result);
-    const char *state =
-        status == PGRES_FATAL_ERROR ? PQresultErrorField(answer->result, PG_DIAG_SQLSTATE) : NULL;
-    if (state && strcmp(state, "25006") == 0)
-        pqp_poke(&a->refused, 1);
+    note_traces(a, answer->result, status, tag);
     pqp_poke(&a->tag, pack(tag));
     pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
@@ -127,11 +155,12 @@ void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl)
         pqp_poke(&a->sent_then, -1);
 }
 
-void pqp_activity_end(pqp_activity *a)
+unsigned pqp_activity_end(pqp_activity *a)
 {
     if (pqp_peek(&a->altered))
         count_altered(a);
     pqp_poke(&a->altered, 0);
+    return pqp_peek(&a->traces);
 }
 
 void pqp_activity_share(pqp_activity *a, bool shared)
@@ -143,6 +172,7 @@ void pqp_activity_forget(pqp_activity *a)
 {
     a->registered = false;
     pqp_poke(&a->shared, 0);
+    pqp_poke(&a->largest, 0);
     pqp_store(&a->via, PQP_VIA_NOTHING);
 }
 
@@ -151,6 +181,8 @@ void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
     pqp_poke(&a->tag, 0);
     pqp_poke(&a->in_transaction, 0);
     pqp_poke(&a->refused, 0);
+    pqp_poke(&a->traces, 0);
+    pqp_poke(&a->server_error, 0);
     pqp_poke(&a->answered_at, 0);
     pqp_store(&a->answers, 0);
     a->looked_at = a->state_since = now;

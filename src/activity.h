@@ -25,6 +25,14 @@
 
 enum { PQP_VIA_PROCESS = -1, PQP_VIA_NOTHING = -2 };
 
+/* What a lease's user has done that concerns the connection's next one. */
+enum {
+    PQP_TRACE_FINISHED = 1, /* PQfinish(): there is no connection any more */
+    PQP_TRACE_FAILED = 2,   /* libpq itself has failed: what the server says next may belong to what went before */
+    PQP_TRACE_LISTENS = 4,  /* LISTEN */
+    PQP_TRACE_SET = 8,      /* SET, outside a transaction */
+};
+
 typedef struct pqp_activity {
     bool registered;       /* with the connection there is now; its user's */
     _Atomic uint64_t *ddl; /* counts statements that may change what others mean */
@@ -37,6 +45,9 @@ typedef struct pqp_activity {
     _Atomic uint64_t tag;                 /* the last answer's command tag, its first 8 characters */
     _Atomic int in_transaction;           /* by the tags */
     _Atomic int refused;                  /* one of them was 25006: no writing here */
+    _Atomic unsigned traces;              /* of the lease: a sum of PQP_TRACE_ */
+    _Atomic int server_error;             /* the last answer was an error of the server's */
+    _Atomic size_t largest;               /* bytes of memory of an answer, at most */
     _Atomic int64_t sent_then;            /* bytes, by the kernel, at the last answer; -1: not known */
 
     /* Guarded by the pool's mutex. */
@@ -57,8 +68,8 @@ typedef struct pqp_sight {
 /* Has libpq tell of answers on this connection from now on; by whoever has it, no lock held. Without memory for that there
  * are none to see. ddl goes up for each that may have changed what statements mean. */
 void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl);
-/* The lease ends: what it has altered holds by now. */
-void pqp_activity_end(pqp_activity *a);
+/* The lease ends: what it has altered holds by now. Returns its traces. */
+unsigned pqp_activity_end(pqp_activity *a);
 /* Its connection becomes a lane's, or ceases to be; no lock held. */
 void pqp_activity_share(pqp_activity *a, bool shared);
 /* The connection will be another one. */

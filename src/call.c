@@ -121,7 +121,7 @@ void pqp_call_ready(pqp_call *call)
         m->call = call;
         m->state = PQP_STMT_PENDING;
         m->given_up = m->headed_loss = m->result_is_error = m->send_refused = m->taints = m->stale =
-            m->doubtful = false;
+            m->doubtful = m->no_memory = false;
         m->result = NULL;
         call->remaining++;
     }
@@ -257,12 +257,15 @@ void pqp_call_withdraw(pqp_call *call, pqp_lane *l)
 {
     pqp_lane_lock(l);
     pqp_lane_take_inbox(l);
-    /* By the lane's list, not the call's: by now the call may be on its way to another lane. */
-    for (pqp_stmt *m = l->backlog.head, *next; m; m = next) {
-        next = m->link.next;
-        if (m->call == call && !call->sent)
-            pqp_flight_give_up(l, m, PQPOOL_ECANCELED);
-    }
+    /* By the lane's lists, not the call's: by now the call may be on its way to another lane. The last that is given up
+     * ends the call, and then it is not ours to look at. */
+    pqp_stmt_list *lists[] = {&l->backlog, &l->flight};
+    for (size_t i = 0; i < PQP_COUNT_OF(lists); i++)
+        for (pqp_stmt *m = lists[i]->head, *next; m; m = next) {
+            next = m->link.next;
+            if (m->call == call && !m->given_up && m->state != PQP_STMT_DONE)
+                pqp_flight_give_up(l, m, PQPOOL_ECANCELED);
+        }
     pqp_lane_unlock(l, NULL);
 }
 

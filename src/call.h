@@ -38,7 +38,8 @@ void pqp_call_abandon(pqp_call *call, pqp_lane *l, bool driving);
  */
 void pqp_call_attend(pqp_call *call, pqp_lane *l, pqp_time patience);
 
-/* For a call that nobody waits for: as long as nothing of it is sent, nothing will be. */
+/* For a call that nobody waits for: what of it is not sent never will be, and the answers of the rest are dropped. It is over
+ * then. */
 void pqp_call_withdraw(pqp_call *call, pqp_lane *l);
 
 /* Leaves members that were given up in flight to the lane and takes them out of call->members: their objects

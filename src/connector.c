@@ -2,12 +2,18 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/socket.h>
+
+#include "cancel.h"
 
 /* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by
  * itself. */
 #define RESET_TIME (5 * PQP_SECOND)
 #define GRACE PQP_SECOND
 #define ASKING_TIME (250 * PQP_MS)
+/* What a request to cancel may take, and what the server then has to let go. */
+#define CANCEL_TIME (2 * PQP_SECOND)
+#define LETTING_GO_TIME PQP_SECOND
 
 /* One thread's errand. Guarded by the pool's mutex. */
 typedef struct pqp_job {
@@ -16,7 +22,9 @@ typedef struct pqp_job {
     pqp_slot_state state; /* of the slot: which errand */
     PGconn *conn;         /* the slot's, while the errand lasts */
     bool to_lane, fresh;
-    bool met; /* on_connect has seen the connection */
+    bool running;  /* of CLOSING: the server is to be told to stop first */
+    bool was_lane; /* ... and may have more in its hands */
+    bool met;      /* on_connect has seen the connection */
     pqp_time
         deadline; /* of CONNECTING: when it must have come back, but for a resolver that hangs; 0: not begun */
     bool orphaned; /* the slot was taken back */
@@ -128,6 +136,8 @@ static bool ensure_lane(pqpool *p, pqp_slot *slot)
                             .waiting = &p->sharers_waiting,
                             .loop_fd = &p->delivery.looped,
                             .ddl = &p->plans.ddl,
+                            .max_result = &p->max_result,
+                            .max_buffer = &p->max_buffer,
                             .owner = p};
     if (pqp_lane_init(lane, &pqp_transport_libpq, &owner) != 0)
         goto no_lane;
@@ -157,7 +167,7 @@ static void share_slot(pqp_job *job)
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "the server did not answer in time");
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
-                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, false, deadline, &why);
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, 0, deadline, &why);
     const char *never = clean ? pqp_session_unshareable(job->conn) : NULL;
     if (never) {
         pqp_pool_lock(p);
@@ -194,8 +204,8 @@ static void clean_slot(pqp_job *job)
     pqp_activity_share(&job->slot->activity, false);
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "libpq could not leave pipeline mode");
-    bool clean = pqp_session_unshare(job->conn) && pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD,
-                                                                     false, pqp_now() + RESET_TIME, &why);
+    bool clean = pqp_session_unshare(job->conn) &&
+                 pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, 0, pqp_now() + RESET_TIME, &why);
     pqp_pool_lock(p);
     job->slot->fresh = clean;
     if (clean)
@@ -229,8 +239,56 @@ static void probe_slot(pqp_job *job)
     survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
 }
 
+static void count_cancel_locked(pqpool *p, bool taken)
+{
+    p->cancels++;
+    p->cancels_failed += !taken;
+}
+
+/*
+ * What its user, or its callers, have left running. A lane's socket is shut first: what waits behind the statement that runs
+ * is not to be begun, and ends when the server finds that nothing reads its answers. Else the answers are waited for, so
+ * that the server has let go before another connection takes this one's place.
+ */
+static void stop_running(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    PGcancel *own = job->was_lane ? NULL : PQgetCancel(job->conn);
+    PGcancel *cancel = job->was_lane ? job->slot->lane->wire.cancel : own;
+    bool pipelined = job->was_lane || PQpipelineStatus(job->conn) != PQ_PIPELINE_OFF;
+    if (pipelined)
+        (void)shutdown(PQsocket(job->conn), SHUT_RDWR);
+    bool taken = pqp_cancel_request(cancel, pqp_now() + CANCEL_TIME);
+    PQfreeCancel(own);
+    bool ended = taken && (pipelined || pqp_session_drain(job->conn, pqp_now() + LETTING_GO_TIME));
+    pqp_pool_lock(p);
+    count_cancel_locked(p, taken);
+    bool closing = p->closing;
+    pqp_mutex_unlock(&p->mu);
+    if (!ended && !closing)
+        pqp_log(&p->events, PQPOOL_LOG_WARN,
+                "connection %d (pid %d) is closed, but the server may still run what was left on it: %s",
+                (int)job->slot->id, (int)job->slot->backend_pid,
+                taken ? "it was told to stop, and has not yet" : "it did not take the request to cancel");
+}
+
+/* A lane that lives: its only statement is given up, and nothing is sent meanwhile. */
+static void cancel_head(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    pqp_lane *lane = job->slot->lane;
+    bool taken = pqp_cancel_request(lane->wire.cancel, pqp_now() + CANCEL_TIME);
+    pqp_lane_end_cancel(lane);
+    pqp_pool_lock(p);
+    count_cancel_locked(p, taken);
+    job->slot->cancel = PQP_CANCEL_NONE;
+    p->kick = true;
+}
+
 static void close_slot(pqp_job *job)
 {
+    if (job->running && job->conn)
+        stop_running(job);
     close_conn(job->pool, job->conn, job->met);
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
@@ -261,6 +319,9 @@ static void *run(void *arg)
         break;
     case PQP_SLOT_PROBING:
         probe_slot(job);
+        break;
+    case PQP_SLOT_LANE:
+        cancel_head(job);
         break;
     case PQP_SLOT_EMPTY:
         tell_events(job);
@@ -324,41 +385,54 @@ bool pqp_connector_join(pqpool *p, pqp_time deadline)
 static const pqp_slot_state with_errands[] = {PQP_SLOT_CONNECTING, PQP_SLOT_RESETTING, PQP_SLOT_PROBING,
                                               PQP_SLOT_CLOSING};
 
+/* One more errand; slot NULL: of the pool. False: no memory. */
+static bool add_job_locked(pqpool *p, pqp_slot *s, pqp_slot_state state, pqp_job **jobs)
+{
+    pqp_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return false;
+    *job = (pqp_job){.pool = p, .slot = s, .state = state, .next = *jobs};
+    if (s) {
+        job->conn = s->conn;
+        job->to_lane = s->to_lane;
+        job->fresh = s->fresh;
+        job->met = s->met;
+        job->running = s->running;
+        job->was_lane = s->was_lane;
+    }
+    *jobs = job;
+    p->errands++;
+    return true;
+}
+
+/* Lanes of which a statement is to be canceled. */
+static bool add_cancels_locked(pqpool *p, pqp_job **jobs)
+{
+    for (pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
+        if (s->cancel != PQP_CANCEL_WANTED)
+            continue;
+        if (!add_job_locked(p, s, PQP_SLOT_LANE, jobs))
+            return false;
+        s->cancel = PQP_CANCEL_UNDERWAY;
+    }
+    return true;
+}
+
 static pqp_job *prepare_locked(pqpool *p, bool *short_of)
 {
     pqp_job *jobs = NULL;
-    for (size_t i = 0; i < PQP_COUNT_OF(with_errands); i++) {
+    for (size_t i = 0; i < PQP_COUNT_OF(with_errands); i++)
         for (pqp_slot *s = p->slots.in [with_errands[i]].head; s; s = s->link.next) {
             if (s->job)
                 continue;
-            pqp_job *job = calloc(1, sizeof *job);
-            if (!job) {
-                *short_of = true;
+            *short_of = !add_job_locked(p, s, s->state, &jobs);
+            if (*short_of)
                 return jobs;
-            }
-            *job = (pqp_job){.pool = p,
-                             .slot = s,
-                             .state = s->state,
-                             .conn = s->conn,
-                             .to_lane = s->to_lane,
-                             .fresh = s->fresh,
-                             .met = s->met,
-                             .next = jobs};
-            s->job = jobs = job;
-            p->errands++;
+            s->job = jobs;
         }
-    }
-    if (pqp_events_wait(&p->events) && !p->telling) {
-        pqp_job *job = calloc(1, sizeof *job);
-        if (!job) {
-            *short_of = true;
-            return jobs;
-        }
-        *job = (pqp_job){.pool = p, .state = PQP_SLOT_EMPTY, .next = jobs};
-        jobs = job;
-        p->telling = true;
-        p->errands++;
-    }
+    *short_of = !add_cancels_locked(p, &jobs);
+    if (!*short_of && pqp_events_wait(&p->events) && !p->telling)
+        *short_of = !(p->telling = add_job_locked(p, NULL, PQP_SLOT_EMPTY, &jobs));
     return jobs;
 }
 
@@ -366,7 +440,9 @@ static void take_back(pqp_job *job)
 {
     pqpool *p = job->pool;
     pqp_pool_lock(p);
-    if (job->slot)
+    if (job->state == PQP_SLOT_LANE)
+        job->slot->cancel = PQP_CANCEL_WANTED;
+    else if (job->slot)
         job->slot->job = NULL;
     else
         p->telling = false;
@@ -412,7 +488,7 @@ void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now)
     }
 }
 
-void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, bool open_transaction)
+void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, unsigned undo)
 {
     pqp_pool_lock(p);
     slot->job = &here;
@@ -421,7 +497,7 @@ void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, 
     PGconn *conn = slot->conn;
     pqp_pool_unlock(p);
     pqpool_error why;
-    bool clean = pqp_session_reset(conn, &p->events, level, open_transaction, pqp_now() + RESET_TIME, &why);
+    bool clean = pqp_session_reset(conn, &p->events, level, undo, pqp_now() + RESET_TIME, &why);
     pqp_pool_lock(p);
     slot->fresh = clean && level >= PQP_RESET_CLEAN;
     if (clean)

@@ -21,7 +21,7 @@ bool pqp_connector_join(pqpool *p, pqp_time deadline) PQP_MUSTCHECK;
 void pqp_connector_give_up_stuck_locked(pqpool *p, pqp_time now);
 
 /* In the calling thread: cleans a leased slot (RESETTING) as `level` says, and gives it back or closes it. */
-void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, bool open_transaction);
+void pqp_connector_reset_here(pqpool *p, pqp_slot *slot, pqp_reset_level level, unsigned undo);
 
 /* In the calling thread: asks the server, over an idle connection if there is one, what the leases are used for, and notes
  * it with them. Blocks until the deadline at most. */

@@ -16,6 +16,8 @@ static void mirror_options(pqpool *p)
     pqp_store(&p->slow_ms, o->slow_statement);
     pqp_store(&p->stall_time, o->stall_threshold > 0 ? o->stall_threshold * PQP_MS : PQP_NEVER);
     pqp_store(&p->slow_lane_time, o->slow_lane_threshold > 0 ? o->slow_lane_threshold * PQP_MS : PQP_NEVER);
+    pqp_store(&p->max_result, o->max_result);
+    pqp_store(&p->max_buffer, o->max_buffer);
     pqp_store(&p->depth, (int)o->pipeline_depth);
     pqp_store(&p->test_on_borrow, o->test_on_borrow != 0);
     pqp_store(&p->backtrace, o->backtrace != 0);
@@ -315,6 +317,11 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
         .promised = pqp_load(&p->promised),
         .in_use = pqp_fleet_in_use_locked(p),
         .suspended = p->suspended,
+        .left_open = p->left_open,
+        .left_running = p->left_running,
+        .left_changed = p->left_changed,
+        .cancels = p->cancels,
+        .cancels_failed = p->cancels_failed,
         .leaks = p->leaks,
         .unleaks = p->unleaks,
         .long_holds = p->long_holds,

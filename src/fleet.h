@@ -51,6 +51,7 @@ struct pqpool {
     _Atomic int n_lanes_top;                                           /* no lane at or beyond this index */
     _Atomic int64_t pressure_since;                                    /* ns; 0: none */
     _Atomic int64_t acquire_timeout_ms, statement_timeout_ms, slow_ms; /* mirrors of options */
+    _Atomic int64_t max_result, max_buffer;                            /* the same; 0: off */
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
     _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
@@ -96,6 +97,7 @@ struct pqpool {
     pqp_cond changed; /* a slot became EMPTY or was given back, an errand ended */
     int64_t connects, connect_failures, closes, acquires, releases, timeouts, enqueues, shared_grown;
     int64_t closed_by[PQPOOL_CLOSE_REASONS];
+    int64_t left_open, left_running, left_changed, cancels, cancels_failed;
     int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
     int64_t acquires_seen; /* by the keeper, at its last look */
     pqpool_histogram wait, use, create;

@@ -40,8 +40,13 @@ void pqp_flight_retire(pqp_lane *l)
  * lane. */
 void pqp_flight_fence_stall(pqp_lane *l)
 {
-    if (l->flight.head && l->flight.head->given_up)
-        pqp_flight_retire(l);
+    if (!l->flight.head || !l->flight.head->given_up)
+        return;
+    pqp_flight_retire(l);
+    if (l->unwanted_since == 0) {
+        l->unwanted_since = PQP_MAX(1, pqp_now());
+        l->orphaned = true; /* the keeper has it canceled */
+    }
 }
 
 void pqp_stmt_put(pqp_depot *stmts, pqp_stmt *m)
@@ -192,6 +197,9 @@ static bool is_sounding(const pqp_stmt *m)
 static void next_head(pqp_lane *l, pqp_time now)
 {
     l->answering = NULL;
+    l->head_reads = 0;
+    l->head_bytes = l->unwanted_since = 0;
+    l->cancel_asked = false;
     note_new_head(l, now);
     pqp_flight_fence_stall(l);
 }
@@ -211,7 +219,7 @@ static void finish_unit(pqp_lane *l, const pqp_stmt *error, pqpool_code code, pq
         else if (error)
             pqp_flight_finish(l, m, PQPOOL_ECANCELED, PQPOOL_DONE);
         else
-            pqp_flight_finish(l, m, code, outcome);
+            pqp_flight_finish(l, m, m->no_memory && code == PQPOOL_OK ? PQPOOL_ENOMEM : code, outcome);
     } while (more && l->flight.head);
 }
 
@@ -228,6 +236,23 @@ static pqp_stmt *unit_error(const pqp_lane *l)
         if (m->result_is_error)
             return m;
     return NULL;
+}
+
+/* A unit of the lane's own. */
+static bool is_own(const pqp_stmt *m)
+{
+    return m->n_parts == 0 || m->parts[0] >= PQP_PART_ASIDE;
+}
+
+bool pqp_flight_may_cancel(const pqp_lane *l)
+{
+    const pqp_stmt *m = l->flight.head;
+    if (!m || !m->given_up || l->dead || l->backlog.head || l->cancel_asked ||
+        pqp_load(&((pqp_lane *)l)->accepting))
+        return false;
+    while (m && (m->given_up || is_own(m)))
+        m = m->link.next;
+    return !m;
 }
 
 /* Nothing of these was sent; their owners may try another lane. */
@@ -299,6 +324,37 @@ static void fall_out_of_step(pqp_lane *l)
     pqp_flight_lose(l, NULL);
 }
 
+/*
+ * ANSWERS WITHOUT END. libpq collects an answer whole before it shows any of it. So what is read for the head is counted
+ * beside it, once it has taken more than a few reads. A wanted one may have max_result bytes; then its owner is told, and
+ * it is wanted no more. One that is not wanted may have UNWANTED_MAX; if nothing stands behind it, it is canceled, else the
+ * connection is cut.
+ */
+enum { FEW_READS = 4 };
+#define UNWANTED_MAX ((int64_t)16 << 20)
+
+static bool is_over(const pqp_lane *l, _Atomic int64_t *most)
+{
+    int64_t limit = most ? pqp_peek(most) : 0;
+    return limit > 0 && l->head_bytes > limit;
+}
+
+/* libpq keeps the memory. */
+static void note_large(pqp_lane *l)
+{
+    if (l->large || !is_over(l, l->max_buffer))
+        return;
+    l->large = true;
+    pqp_flight_retire(l);
+}
+
+/* Reads, and counts what is read if it takes long. */
+static bool read_input(pqp_lane *l)
+{
+    bool counts = l->max_result && l->flight.head && ++l->head_reads > FEW_READS;
+    return l->tp->consume(&l->wire, counts ? &l->head_bytes : NULL);
+}
+
 /* A prepared statement has been compared with what it would be now. */
 static void note_checked(pqp_lane *l, const pqp_stmt *m, bool failed)
 {
@@ -316,7 +372,7 @@ static void finish_head(pqp_lane *l, pqp_time now)
 {
     pqp_stmt *head = l->flight.head, *error = unit_error(l);
     for (pqp_stmt *m = head; m && !error; m = next_in_unit(m))
-        if (!m->result && m->parts[0] != PQP_PART_ASIDE) {
+        if (!m->result && !m->no_memory && m->parts[0] != PQP_PART_ASIDE) {
             fall_out_of_step(l);
             return;
         }
@@ -326,13 +382,14 @@ static void finish_head(pqp_lane *l, pqp_time now)
         note_checked(l, head, error != NULL);
     else if (!error && !l->tainted)
         note_cost(l, head, now);
+    note_large(l);
     l->ended_now++;
     l->ended_text = pqp_flight_text(head);
     if (l->tainted &&
         !head->taints) /* after a BEGIN that slipped through, say: "done" may yet be rolled back */
         finish_unit(l, NULL, PQPOOL_ELOST, PQPOOL_UNKNOWN);
     else
-        finish_unit(l, error, PQPOOL_OK, PQPOOL_DONE);
+        finish_unit(l, error, is_over(l, l->max_result) ? PQPOOL_ETOOBIG : PQPOOL_OK, PQPOOL_DONE);
     if (PQP_PLANTED(SHIFTED_FLIGHT) && l->flight.count > 1) {
         pqp_stmt *m = pqp_stmt_list_shift(&l->flight);
         pqp_stmt_list_insert(&l->flight, l->flight.head, m);
@@ -430,12 +487,41 @@ static void take_answer(pqp_lane *l, const pqp_answer *a)
             l->tp->clear(a->result);
         return;
     }
+    l->head_reads = 0;
+    if (a->kind == PQP_NEXT_NO_MEMORY) {
+        m->no_memory = true;
+        l->tp->clear(a->result);
+        return;
+    }
     if (a->kind == PQP_NEXT_STATE) {
         pqp_flight_condemn(l, "a statement changed the state of its session", pqp_flight_text(m));
         l->tainted = m->taints = true;
     }
+    if (a->kind == PQP_NEXT_RESULT && l->max_result)
+        l->head_bytes = PQP_MAX(l->head_bytes, (int64_t)l->tp->size(a->result));
     if (a->kind != PQP_NEXT_ABORTED) /* the error that caused it is the answer */
         keep(l, m, a->result, a->kind == PQP_NEXT_ERROR);
+}
+
+static void bound_answer(pqp_lane *l)
+{
+    pqp_stmt *m = l->flight.head;
+    if (!m || l->dead || l->head_bytes == 0)
+        return;
+    note_large(l);
+    bool too_large = is_over(l, l->max_result);
+    if (too_large && !m->given_up && m->call && !m->joined) {
+        take_out(l, m, PQPOOL_ETOOBIG);
+        end_member(l, m->call);
+    }
+    bool stops = l->cancel_asked ? l->head_bytes < 4 * UNWANTED_MAX : pqp_flight_may_cancel(l);
+    if (m->given_up || !m->call ? l->head_bytes > UNWANTED_MAX && !stops : too_large) {
+        l->cut = true;
+        pqp_flight_condemn(l,
+                           "an answer on it was larger than max_result, or larger than is read for nothing",
+                           pqp_flight_text(m));
+        pqp_flight_lose(l, NULL);
+    }
 }
 
 /* Takes every answer that is here. */
@@ -503,7 +589,7 @@ void pqp_flight_pump(pqp_lane *l, bool readable)
 {
     if (l->dead)
         return;
-    bool here = !readable || l->tp->consume(&l->wire);
+    bool here = !readable || read_input(l);
     if (here && l->want_write) {
         int more = l->tp->flush(&l->wire);
         l->want_write = more > 0;
@@ -513,6 +599,7 @@ void pqp_flight_pump(pqp_lane *l, bool readable)
     collect(l); /* what arrived before the end still counts */
     if (!l->dead && (!here || !l->tp->alive(&l->wire)))
         pqp_flight_lose(l, NULL);
+    bound_answer(l);
     if (!l->dead && l->ended_now > 0) {
         note_pace(l);
         look_at_session(l);

@@ -65,6 +65,7 @@ typedef struct pqp_stmt {
     bool taints;       /* its command changed the session: what ran behind it did so in a state not its own */
     bool headed_loss;  /* it was the head when the connection went without a FATAL */
     bool stale;        /* its prepared statement could not be used: it did not run, and would without */
+    bool no_memory;    /* its answer was there, and there was no room for it */
     bool doubtful;     /* it failed, and the types of its parameters are from an earlier unit */
     pqp_time sent_at;
     uint8_t parts[PQP_PARTS_MAX]; /* pqp_part; what was sent */
@@ -122,6 +123,7 @@ typedef struct pqp_lane {
     _Atomic int *waiting;             /* how many wait for room; NULL: nobody ever does */
     _Atomic int *loop_fd;  /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
     _Atomic uint64_t *ddl; /* pqp_plans.ddl; NULL: there never is any */
+    _Atomic int64_t *max_result, *max_buffer; /* bytes, 0: off; NULL: the same */
     void *owner;
     int window;             /* most statements in flight */
     pqp_time round_trip;    /* to the server */
@@ -144,10 +146,17 @@ typedef struct pqp_lane {
     pqp_stmt_list backlog; /* accepted, not sent */
     pqp_stmt_list flight;  /* sent, in the order sent: the truth about what comes back */
     size_t flight_bytes;
-    pqp_stmt *answering; /* of the head unit: whose answer comes next; NULL: the head's */
-    int unsynced;        /* this many at the end of the flight have no Sync yet */
-    pqp_time sending_at; /* when the sending under way began */
-    bool sound;          /* the round trip is to be measured when the flight is empty */
+    pqp_stmt *answering;     /* of the head unit: whose answer comes next; NULL: the head's */
+    int head_reads;          /* since the head unit's last answer */
+    int64_t head_bytes;      /* read for it, as far as they were counted */
+    pqp_time unwanted_since; /* the head is given up; 0: it is not */
+    bool cancel_asked;       /* for this head */
+    bool cancelling;         /* the server is being asked to cancel the head: nothing is sent */
+    bool large;              /* an answer was larger than max_buffer: the connection is to be replaced */
+    bool cut;                /* the connection was given up with work on it */
+    int unsynced;            /* this many at the end of the flight have no Sync yet */
+    pqp_time sending_at;     /* when the sending under way began */
+    bool sound;              /* the round trip is to be measured when the flight is empty */
     pqp_time sounded_at;
     pqp_prepared_set prepared; /* its place 0 is set_config()'s; plan n has place n + 1 */
     pqp_driver driver;
@@ -201,6 +210,9 @@ bool pqp_flight_due(const pqp_stmt *m, pqp_time now); /* it has no answer and it
 void pqp_flight_give_up(pqp_lane *l, pqp_stmt *m, pqpool_code code);
 /* What is past its time at the front of the backlog is not sent; its owners are told. */
 void pqp_flight_drop_due(pqp_lane *l, pqp_time now);
+/* The head is given up, nothing stands behind it that is wanted, and nothing will: a request to cancel can hit nothing
+ * else. */
+bool pqp_flight_may_cancel(const pqp_lane *l);
 /* A statement's SQL, as long as its owner is still there; else NULL. */
 const char *pqp_flight_text(const pqp_stmt *m);
 /* Answers have just come, fast, and so many more will that it is better to let some gather. */

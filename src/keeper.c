@@ -114,11 +114,43 @@ static void cut_when_stuck(pqp_slot *s, bool stuck)
  * both under the mutex, so that what is seen now holds. (accepting first: whoever pins counts himself and then looks.) */
 static bool may_be_vacated(pqp_slot *s, const pqp_tended *t)
 {
-    if (s->state != PQP_SLOT_LANE && s->state != PQP_SLOT_DRAINING)
+    if ((s->state != PQP_SLOT_LANE && s->state != PQP_SLOT_DRAINING) || s->cancel != PQP_CANCEL_NONE)
         return false;
     if (s->state == PQP_SLOT_LANE && s->alone && !t->dead && !t->condemned)
         return false;
     return !pqp_load(&s->lane->accepting) && pqp_load(&s->lane->users) == 0 && pqp_load(&s->lane->load) == 0;
+}
+
+/* At most so many at a time: each costs the server a connection. */
+enum { CANCELS_AT_ONCE = 4 };
+
+static void order_cancel(pqpool *p, pqp_slot *s)
+{
+    pqp_pool_lock(p);
+    int n = 0;
+    for (const pqp_slot *other = NULL; (other = pqp_fleet_next_lane_locked(p, other));)
+        n += other->cancel != PQP_CANCEL_NONE;
+    bool wanted = s->cancel == PQP_CANCEL_NONE && n < CANCELS_AT_ONCE;
+    if (wanted)
+        s->cancel = PQP_CANCEL_WANTED;
+    pqp_pool_unlock(p);
+    if (!wanted)
+        return;
+    bool begun = pqp_lane_begin_cancel(s->lane);
+    pqp_pool_lock(p);
+    if (!begun)
+        s->cancel = PQP_CANCEL_NONE;
+    p->kick = true; /* a thread is to be started for it */
+    pqp_pool_unlock(p);
+}
+
+static pqpool_close_reason why_vacated(const pqpool *p, const pqp_slot *s, const pqp_tended *t, bool astray)
+{
+    if (t->dead)
+        return p->closing ? PQPOOL_CLOSE_POOL_CLOSED : s->lane->cut ? PQPOOL_CLOSE_CUT : PQPOOL_CLOSE_LOST;
+    if (t->condemned)
+        return astray ? PQPOOL_CLOSE_ROLE : PQPOOL_CLOSE_CHANGED;
+    return s->lane->large ? PQPOOL_CLOSE_LARGE : PQPOOL_CLOSE_NONE;
 }
 
 static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
@@ -130,6 +162,8 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
         pqp_store(&s->suspect, 0);
     watch(p, s, fd, mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
     *due = PQP_MIN(*due, t.due);
+    if (t.cancel)
+        order_cancel(p, s);
     if (!t.vacant) {
         if (pqp_load(&p->lane_wanted)) { /* it may have ended what its caller had given up */
             pqp_pool_lock(p);
@@ -137,20 +171,17 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
         }
         return;
     }
-    if ((t.dead || t.condemned) && !pqp_load(&p->closed))
+    pqp_pool_lock(p);
+    bool vacated = may_be_vacated(s, &t), astray = t.condemned && pqp_load(&s->lane->wire.astray);
+    if (vacated && astray)
+        pqp_outcome_astray_locked(p, s);
+    if (vacated)
+        pqp_outcome_vacated_locked(p, s, why_vacated(p, s, &t, astray));
+    bool tell = vacated && (t.dead || t.condemned) && !p->closing;
+    pqp_pool_unlock(p);
+    if (tell) /* the lane's reason stays until its slot becomes a lane again, which takes this thread */
         pqp_log(&p->events, PQPOOL_LOG_WARN, "shared connection %d closed: %s", (int)s->id,
                 s->lane->why.message);
-    pqp_pool_lock(p);
-    bool astray = t.condemned && pqp_load(&s->lane->wire.astray);
-    if (may_be_vacated(s, &t) && astray)
-        pqp_outcome_astray_locked(p, s);
-    if (may_be_vacated(s, &t))
-        pqp_outcome_vacated_locked(p, s,
-                                   t.dead        ? (p->closing ? PQPOOL_CLOSE_POOL_CLOSED : PQPOOL_CLOSE_LOST)
-                                   : astray      ? PQPOOL_CLOSE_ROLE
-                                   : t.condemned ? PQPOOL_CLOSE_CHANGED
-                                                 : PQPOOL_CLOSE_NONE);
-    pqp_pool_unlock(p);
 }
 
 typedef struct lane_ref {

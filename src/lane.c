@@ -60,7 +60,9 @@
  *
  * GIVING UP. A statement past its deadline leaves the backlog at once: it was never sent. In flight it keeps
  * its place, and its answer is read and dropped; the object stays with the lane (call = NULL). When it is the head,
- * the lane takes nothing new: it may run for ever, and nobody should stand behind it.
+ * the lane takes nothing new: it may run for ever, and nothing should stand behind it. If nothing does, the keeper has the
+ * server cancel it. A request to cancel hits what the server process runs when it arrives; so from before it is made until
+ * it has been taken nothing is sent (pqp_lane_begin_cancel), and afterwards the lane drains, and its session is cleaned.
  *
  * UNITS. What lies between two Syncs is one transaction of the server's, and fails as one. Mostly that is one
  * statement; the members of an all-or-nothing group share one unit. Before a statement its unit may hold a Parse
@@ -75,6 +77,13 @@
 #include <stdio.h>
 
 #include "unit.h"
+
+/* A statement that is given up mostly ends by itself: the server was told its time-out. */
+#ifdef PQP_MODEL
+#define CANCEL_AFTER 0
+#else
+#define CANCEL_AFTER (50 * PQP_MS)
+#endif
 
 /* Without a guest for this long, the keeper drives. */
 #ifdef PQP_MODEL
@@ -93,6 +102,8 @@ int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *ow
     l->waiting = owner->waiting;
     l->loop_fd = owner->loop_fd;
     l->ddl = owner->ddl;
+    l->max_result = owner->max_result;
+    l->max_buffer = owner->max_buffer;
     l->owner = owner->owner;
     l->alarm = PQP_NEVER;
     return pqp_mutex_init(&l->mu, PQP_RANK_LANE);
@@ -333,7 +344,7 @@ void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
     l->round_trip = terms->round_trip;
     l->cost_cap = terms->cost_cap;
     l->session_timeout_ms = terms->session_timeout_ms;
-    l->dead = l->condemned = l->tainted = l->want_write = false;
+    l->dead = l->condemned = l->tainted = l->want_write = l->cut = l->large = false;
     l->ends = 0;
     pqp_poke(&l->ended, 0);
     l->undriven_since = PQP_NEVER;
@@ -508,6 +519,11 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         .condemned = l->condemned,
         .due = PQP_MIN(l->alarm, guests_due),
     };
+    if (pqp_flight_may_cancel(l)) {
+        pqp_time at = l->unwanted_since + CANCEL_AFTER;
+        t.cancel = pqp_now() >= at;
+        t.due = t.cancel ? t.due : PQP_MIN(t.due, at);
+    }
     t.stuck = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && l->flight.head;
     t.vacant = !pqp_load(&l->accepting) && pqp_load(&l->users) == 0 && !pqp_load(&l->inbox) &&
                !l->backlog.head && !l->flight.head;
@@ -517,9 +533,26 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
     return t;
 }
 
+bool pqp_lane_begin_cancel(pqp_lane *l)
+{
+    pqp_lane_lock(l);
+    bool may = pqp_flight_may_cancel(l);
+    l->cancelling = l->cancel_asked = may;
+    pqp_lane_unlock(l, NULL);
+    return may;
+}
+
+void pqp_lane_end_cancel(pqp_lane *l)
+{
+    pqp_lane_lock(l);
+    l->cancelling = false;
+    pqp_lane_unlock(l, NULL);
+}
+
 void pqp_lane_cut(pqp_lane *l, const char *reason)
 {
     pqp_lane_lock(l);
+    l->cut |= !l->dead && l->flight.head != NULL;
     pqp_flight_condemn(l, reason, NULL);
     pqp_flight_lose(l, NULL);
     pqp_lane_unlock(l, NULL);

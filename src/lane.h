@@ -15,6 +15,7 @@ typedef struct pqp_lane_owner {
     _Atomic int *waiting;
     _Atomic int *loop_fd;
     _Atomic uint64_t *ddl;
+    _Atomic int64_t *max_result, *max_buffer;
     void *owner;
 } pqp_lane_owner;
 
@@ -83,9 +84,18 @@ typedef struct pqp_tended {
     bool vacant;     /* takes nothing new and is empty: may leave the LANE state */
     bool dead;
     bool condemned;
+    bool cancel;  /* pqp_lane_begin_cancel() */
     pqp_time due; /* look again at this time at the latest */
 } pqp_tended;
 pqp_tended pqp_lane_tend(pqp_lane *l, bool ready);
+
+/*
+ * The server is to be asked to cancel what runs there alone, and is not wanted; false: it is over, or there is more. Nothing is
+ * sent from here on until the request has been answered, and the second function called: what comes meanwhile goes
+ * back to its owners.
+ */
+bool pqp_lane_begin_cancel(pqp_lane *l) PQP_MUSTCHECK;
+void pqp_lane_end_cancel(pqp_lane *l);
 
 /* Fails everything that is left, as when the connection is lost. */
 void pqp_lane_cut(pqp_lane *l, const char *reason);

@@ -4,6 +4,7 @@
 
 #include "admission.h"
 #include "connector.h"
+#include "remains.h"
 #include "trace.h"
 
 #define TEST_TIME (5 * PQP_SECOND)
@@ -132,6 +133,7 @@ typedef struct ending {
     pqpool_close_reason reason; /* to be closed; NONE: it may go on being used */
     pqp_reset_level level;
     pqp_time held;
+    unsigned traces; /* of activity.h */
 } ending;
 
 static void tell_end_locked(pqpool *p, const ending *e)
@@ -171,7 +173,7 @@ static void claim(pqpool *p, const pqpool_lease *lease, ending *e)
         slot->ending = true;
         slot->probed = now;
         pqp_holder_left(slot);
-        pqp_activity_end(&slot->activity);
+        e->traces = pqp_activity_end(&slot->activity);
         p->releases++;
         pqp_histogram_count(&p->use, e->held / 1000);
         if (e->reason == PQPOOL_CLOSE_NONE)
@@ -196,46 +198,69 @@ static void take_last_look(pqpool *p, const ending *e)
 }
 
 /* Why a connection that comes back is not to be lent again, by the hook's word and by its looks. */
-static pqpool_close_reason examine_return(pqpool *p, const ending *e, PGconn *conn, bool *open_transaction)
+static pqp_remains examine_return(pqpool *p, const ending *e, PGconn *conn)
 {
     const pqpool_hooks *hooks = &p->events.hooks;
     if (hooks->on_release && hooks->on_release(conn, hooks->arg) != 0)
-        return PQPOOL_CLOSE_ON_RELEASE;
-    if (pqp_load(&e->slot->suspect) && !pqp_session_lives(conn))
-        return PQPOOL_CLOSE_LOST;
-    bool refused = pqp_peek(&e->slot->activity.refused);
-    if (pqp_role_is_lost(conn, e->slot->attrs, refused, refused ? pqp_now() - e->slot->made_at : 0))
-        return PQPOOL_CLOSE_ROLE;
-    pqpool_close_reason flaw = pqp_session_inspect(conn, e->slot->fd, e->slot->backend_pid, open_transaction);
-    if (flaw == PQPOOL_CLOSE_NONE && *open_transaction && e->level == PQP_RESET_NONE)
-        return PQPOOL_CLOSE_LEFT_OPEN;
-    return flaw;
+        return (pqp_remains){.flaw = PQPOOL_CLOSE_ON_RELEASE, .running = pqp_remains_running(conn)};
+    return pqp_remains_find(p, e->slot, conn, e->level, e->traces);
+}
+
+/* Whatever must be closed, or may be lent again as it is. */
+static void settle_return(pqpool *p, const ending *e, const pqp_remains *r)
+{
+    pqp_slot *slot = e->slot;
+    pqp_pool_lock(p);
+    slot->running = r->running;
+    if (r->flaw == PQPOOL_CLOSE_ROLE)
+        pqp_outcome_astray_locked(p, slot);
+    if (r->flaw != PQPOOL_CLOSE_NONE)
+        pqp_fleet_scrap_locked(p, slot, r->flaw);
+    else
+        pqp_outcome_cleaned_locked(p, slot);
+    pqp_pool_unlock(p);
+}
+
+/* Its user has called PQfinish: there is nothing left but to say so. */
+static void end_finished(pqpool *p, const ending *e)
+{
+    pqp_pool_lock(p);
+    PQP_TELL(p, PQPOOL_EVENT_LEFT, e->slot,
+             "PQfinish was called on the lease: use pqpool_release() or pqpool_discard()");
+    e->slot->conn = NULL;
+    e->slot->fd = -1;
+    e->slot->met = false;
+    pqp_fleet_scrap_locked(p, e->slot, PQPOOL_CLOSE_FINISHED);
+    pqp_pool_unlock(p);
 }
 
 pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, pqpool_close_reason reason)
 {
     ending e = {.reason = reason};
-    bool open_transaction = false;
     claim(p, lease, &e);
     if (!e.slot)
         return PQPOOL_EINVAL;
     PGconn *conn = lease->conn;
     *lease = (pqpool_lease){0};
     take_last_look(p, &e);
-    if (e.reason == PQPOOL_CLOSE_NONE)
-        e.reason = examine_return(p, &e, conn, &open_transaction);
-    if (e.reason == PQPOOL_CLOSE_NONE && (open_transaction || e.level >= PQP_RESET_CLEAN)) {
-        pqp_connector_reset_here(p, e.slot, e.level, open_transaction);
-        return PQPOOL_OK;
+    if (e.traces & PQP_TRACE_FINISHED) {
+        end_finished(p, &e);
+        return PQPOOL_EINVAL;
     }
-    pqp_pool_lock(p);
-    if (e.reason == PQPOOL_CLOSE_ROLE)
-        pqp_outcome_astray_locked(p, e.slot);
-    if (e.reason != PQPOOL_CLOSE_NONE)
-        pqp_fleet_scrap_locked(p, e.slot, e.reason);
+    pqp_remains r = {.flaw = e.reason};
+    if (e.reason == PQPOOL_CLOSE_NONE)
+        r = examine_return(p, &e, conn);
     else
-        pqp_outcome_cleaned_locked(p, e.slot);
-    pqp_pool_unlock(p);
+        r.running = pqp_remains_running(conn);
+    if (r.undo || r.running || r.changed) {
+        pqp_pool_lock(p);
+        pqp_remains_tell_locked(p, e.slot, &r);
+        pqp_pool_unlock(p);
+    }
+    if (r.flaw == PQPOOL_CLOSE_NONE && (r.undo || e.level >= PQP_RESET_CLEAN))
+        pqp_connector_reset_here(p, e.slot, e.level, r.undo);
+    else
+        settle_return(p, &e, &r);
     return PQPOOL_OK;
 }
 

@@ -5,12 +5,12 @@
 #include "span.h"
 #include <pqpool-ops.h>
 
-typedef enum { COUNT, PERCENT, TIME, SWITCH, WORD, TEXT } value_kind;
+typedef enum { COUNT, PERCENT, TIME, SIZE, SWITCH, WORD, TEXT } value_kind;
 
 enum {
-    CAN_BE_OFF = 1, /* 0 means off, and is written so */
-    NO_LIMIT = 2,   /* -1 means that there is no limit */
-    LIKE_MAX = 4,   /* -1 means as max_size, and is written so */
+    CAN_BE_OFF = 1,   /* 0 means off, and is written so */
+    NO_LIMIT = 2,     /* -1 means that there is no limit */
+    LIKE_MAX = 4,     /* -1 means as max_size, and is written so */
     LIKE_ACQUIRE = 8, /* the same of acquire_timeout */
 };
 
@@ -27,6 +27,7 @@ typedef struct row {
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
 #define DAY ((int64_t)24 * HOUR)
+#define MUCH ((int64_t)1 << 40)
 #define LONG_TIME (24 * DAY) /* the most that fits the int milliseconds of poll() and of the public calls */
 
 /* clang-format off */
@@ -83,6 +84,12 @@ static const row rows[] = {
     {{"statement_timeout", "", "off", "ms", 0, LONG_TIME,
       true, true, "how long a statement on a shared connection may take"},
       TIME, CAN_BE_OFF, AT(statement_timeout), NULL},
+    {{"max_result", "", "256MB", "B", 1024, MUCH,
+      true, true, "an answer on a shared connection that is larger fails by itself (ETOOBIG)"},
+      SIZE, CAN_BE_OFF, AT(max_result), NULL},
+    {{"max_buffer", "", "16MB", "B", 1024, MUCH,
+      true, true, "a connection that carried a larger answer is replaced: libpq keeps the memory"},
+      SIZE, CAN_BE_OFF, AT(max_buffer), NULL},
     {{"statement_cache_size", "", "256", "", 0, 10000,
       false, true, "statements prepared on each shared connection at most; 0: none"},
       COUNT, 0, AT(statement_cache_size), NULL},
@@ -264,6 +271,9 @@ static bool parse_value(const row *r, const char *text, bool seconds, int64_t *o
     case TIME:
         parsed = pqp_span_parse_time(s, seconds, out);
         break;
+    case SIZE:
+        parsed = pqp_span_parse_size(s, out);
+        break;
     case SWITCH:
         parsed = parse_switch(s, out);
         break;
@@ -290,6 +300,8 @@ static int print_value(const row *r, int64_t value, char *buf, size_t size)
         return snprintf(buf, size, "off");
     if (r->kind == TIME && value > 0)
         return pqp_span_print_time(value, buf, size);
+    if (r->kind == SIZE && value > 0)
+        return pqp_span_print_size(value, buf, size);
     if (r->kind == SWITCH)
         return snprintf(buf, size, "%s", value ? "on" : "off");
     if (r->kind == WORD) {
@@ -343,11 +355,14 @@ static void append_range(const row *r, pqpool_error *err)
     print_value(r, r->shown.min, min, sizeof min);
     print_value(r, r->shown.max, max, sizeof max);
     pqp_error_append(err, "must be %s, from %s to %s%s",
-                     r->kind == TIME ? "a time such as 500ms, 30s or 10min" : "a whole number", min, max,
-                     r->special & NO_LIMIT   ? ", or -1 for no limit"
-                     : r->special & LIKE_MAX ? ", or max_size"
+                     r->kind == TIME   ? "a time such as 500ms, 30s or 10min"
+                     : r->kind == SIZE ? "a size such as 64kB, 16MB or 1GB"
+                                       : "a whole number",
+                     min, max,
+                     r->special & NO_LIMIT       ? ", or -1 for no limit"
+                     : r->special & LIKE_MAX     ? ", or max_size"
                      : r->special & LIKE_ACQUIRE ? ", or acquire_timeout"
-                                             : "");
+                                                 : "");
 }
 
 /* ---- setting ---- */

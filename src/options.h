@@ -27,6 +27,7 @@ typedef struct pqp_options {
     int64_t idle_timeout, max_lifetime, max_uses, keeper_interval;
     int64_t test_on_borrow, test_while_idle, reset;
     int64_t shared_max, pipeline_depth, statement_timeout;
+    int64_t max_result, max_buffer; /* bytes; 0: off */
     int64_t statement_cache_size, slow_lane_threshold, stall_threshold;
     int64_t slow_statement, leak_threshold, idle_tx_threshold, backtrace, log_level;
     int64_t health_interval, health_used, health_waiting;

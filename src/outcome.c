@@ -277,6 +277,7 @@ void pqp_outcome_emptied_locked(pqpool *p, pqp_slot *slot)
     slot->job = NULL;
     slot->conn = NULL;
     slot->fd = -1;
+    slot->running = slot->was_lane = false;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_EMPTY, pqp_now());
     pqp_cond_broadcast(&p->changed);
 }
@@ -292,6 +293,7 @@ void pqp_outcome_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
     else if (reason == PQPOOL_CLOSE_NONE && slot->astray)
         reason = PQPOOL_CLOSE_ROLE;
     if (reason != PQPOOL_CLOSE_NONE) {
+        slot->running = slot->was_lane = slot->lane->cut;
         pqp_fleet_scrap_locked(p, slot, reason);
         return;
     }

@@ -311,6 +311,15 @@ static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt
         pqp_fail(err, m->code, outcome_of(m, m->outcome), "%s",
                  outcome_of(m, m->outcome) == PQPOOL_NOT_SENT ? timed_out_unsent : timed_out_running);
         break;
+    case PQPOOL_ETOOBIG:
+        pqp_fail(err, m->code, m->outcome,
+                 "the answer is larger than max_result (%lld MB): take a lease and fetch it row by row, or "
+                 "raise the option",
+                 (long long)(pqp_peek(&r->pool->max_result) >> 20));
+        break;
+    case PQPOOL_ENOMEM:
+        pqp_fail(err, m->code, m->outcome, "the statement is done, but there was no memory for its answer");
+        break;
     case PQPOOL_ECANCELED:
         if (culprit)
             report_server_error(culprit->result,

@@ -221,6 +221,33 @@ bool pqp_session_ping(PGconn *conn, pqp_time deadline)
     return pqp_session_run(conn, "", deadline);
 }
 
+bool pqp_session_drain(PGconn *conn, pqp_time deadline)
+{
+    if (PQsetnonblocking(conn, 1) != 0)
+        return false;
+    while (PQtransactionStatus(conn) == PQTRANS_ACTIVE) {
+        while (!PQisBusy(conn) && PQtransactionStatus(conn) == PQTRANS_ACTIVE) {
+            PGresult *result = PQgetResult(conn);
+            ExecStatusType status = PQresultStatus(result);
+            PQclear(result);
+            if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
+                return false; /* closing ends it */
+        }
+        if (PQtransactionStatus(conn) == PQTRANS_ACTIVE &&
+            (!poll_fd(PQsocket(conn), POLLIN, deadline) || !PQconsumeInput(conn)))
+            return false;
+    }
+    return PQstatus(conn) == CONNECTION_OK;
+}
+
+bool pqp_session_notified(PGconn *conn)
+{
+    bool any = false;
+    for (PGnotify *n; (n = PQnotifies(conn)); any = true)
+        PQfreemem(n);
+    return any;
+}
+
 bool pqp_session_silent(PGconn *conn)
 {
     return !poll_fd(PQsocket(conn), POLLIN, pqp_now());
@@ -280,8 +307,8 @@ static bool reset_by(PGconn *conn, const char *sql, pqp_time deadline, pqpool_er
     return false;
 }
 
-bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction,
-                       pqp_time deadline, pqpool_error *why)
+bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, unsigned undo, pqp_time deadline,
+                       pqpool_error *why)
 {
     /* One at a time: DISCARD refuses a transaction block, and an implicit one spans a string of several. */
     static const char *const clean[] = {
@@ -291,8 +318,11 @@ bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool
     static const char *const discard[] = {"DISCARD ALL", NULL};
     static const char *const nothing[] = {NULL};
 
-    if (open_transaction && !reset_by(conn, "ROLLBACK", deadline, why))
+    if ((undo & PQP_UNDO_TRANSACTION) && !reset_by(conn, "ROLLBACK", deadline, why))
         return false;
+    if ((undo & PQP_UNDO_LISTEN) && level < PQP_RESET_CLEAN && !reset_by(conn, "UNLISTEN *", deadline, why))
+        return false;
+    (void)pqp_session_notified(conn); /* what it had heard is not for the next */
     bool undone = level == PQP_RESET_CLEAN || level == PQP_RESET_DISCARD;
     for (const char *const *sql = level == PQP_RESET_CLEAN ? clean : undone ? discard : nothing; *sql; sql++)
         if (!reset_by(conn, *sql, deadline, why))

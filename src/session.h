@@ -58,6 +58,12 @@ bool pqp_session_survey(PGconn *conn, pqp_survey *rows, int n, pqp_time deadline
 /* A round trip with an empty query. */
 bool pqp_session_ping(PGconn *conn, pqp_time deadline) PQP_MUSTCHECK;
 
+/* Waits until the server has ended what it runs here, and drops the answers; false: it has not, until the deadline. */
+bool pqp_session_drain(PGconn *conn, pqp_time deadline) PQP_MUSTCHECK;
+
+/* Takes the notifications that have arrived; whether there were any. */
+bool pqp_session_notified(PGconn *conn);
+
 /* Whether nothing has arrived on an idle connection. */
 bool pqp_session_silent(PGconn *conn);
 
@@ -70,9 +76,12 @@ bool pqp_session_lives(PGconn *conn);
  */
 pqpool_close_reason pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction);
 
-/* Cleans the session: an open transaction is rolled back, then as the level says, and on_connect runs again
+/* What is to be undone whatever the level says. */
+enum { PQP_UNDO_TRANSACTION = 1, PQP_UNDO_LISTEN = 2 };
+
+/* Cleans the session: first what is to be undone, then as the level says, and on_connect runs again
  * where its settings were undone. False: why says what failed. */
-bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, bool open_transaction,
+bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, unsigned undo,
                        pqp_time deadline, pqpool_error *why) PQP_MUSTCHECK;
 
 /* What a lane must know of the session it will use. */

@@ -32,6 +32,9 @@ typedef enum {
         PQP_SLOT_N_STATES
 } pqp_slot_state;
 
+/* Whether the server is to be asked to cancel something. */
+typedef enum { PQP_CANCEL_NONE, PQP_CANCEL_WANTED, PQP_CANCEL_UNDERWAY } pqp_cancel_state;
+
 struct pqp_job;
 struct pqp_lane;
 
@@ -64,6 +67,9 @@ typedef struct pqp_slot {
     uint64_t server;           /* ... and where: the same for all that lead to one address */
     bool astray;               /* ... which is that no more: it is not to be used again */
     bool met;                  /* on_connect has seen the connection */
+    pqp_cancel_state cancel;   /* of a lane: the statement that runs there alone */
+    bool was_lane;             /* of CLOSING, with running: more may lie behind what runs */
+    bool running;              /* of CLOSING: the server works for it, and is to be told to stop */
     bool fresh;                /* nobody has used it since it was made or cleaned */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */

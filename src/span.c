@@ -155,3 +155,29 @@ int pqp_span_print_time(int64_t ms, char *buf, size_t size)
         i++;
     return snprintf(buf, size, "%lld%s", (long long)(ms * 1000 / units[i].us), units[i].name);
 }
+
+static const struct {
+    const char *name;
+    int64_t bytes;
+} sizes[] = {{"GB", (int64_t)1 << 30}, {"MB", 1 << 20}, {"kB", 1 << 10}, {"B", 1}};
+
+bool pqp_span_parse_size(pqp_span s, int64_t *out)
+{
+    pqp_span number = take_digits(&s);
+    while (s.size > 0 && is_blank(*s.at))
+        s = (pqp_span){s.at + 1, s.size - 1};
+    if (!pqp_span_parse_whole(number, out))
+        return false;
+    for (size_t i = 0; i < PQP_COUNT_OF(sizes); i++)
+        if (s.size == 0 || pqp_span_is(s, sizes[i].name))
+            return !__builtin_mul_overflow(*out, s.size ? sizes[i].bytes : 1, out);
+    return false;
+}
+
+int pqp_span_print_size(int64_t bytes, char *buf, size_t size)
+{
+    size_t i = 0;
+    while (bytes % sizes[i].bytes != 0)
+        i++;
+    return snprintf(buf, size, "%lld%s", (long long)(bytes / sizes[i].bytes), sizes[i].name);
+}

@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <linux/tcp.h> /* netinet/tcp.h does not know what the kernel counts */
+#include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -42,6 +46,8 @@ void pqp_wire_fini(pqp_wire *w)
     if (w->loop_fd >= 0)
         close(w->loop_fd);
     w->kick_fd = w->loop_fd = -1;
+    PQfreeCancel(w->cancel);
+    w->cancel = NULL;
 }
 
 /*
@@ -104,13 +110,15 @@ static void choose_prefix(pqp_wire *w)
 void pqp_wire_bind(pqp_wire *w, PGconn *conn)
 {
     choose_prefix(w);
+    PQfreeCancel(w->cancel);
+    w->cancel = conn ? PQgetCancel(conn) : NULL;
     w->conn = conn;
     w->fd = conn ? PQsocket(conn) : -1;
     w->tls = conn && PQsslInUse(conn);
     w->absent = 0;
     w->attrs = PQP_ATTRS_ANY;
     w->bound_at = pqp_now();
-    w->refused = false;
+    w->refused = w->notified = false;
     pqp_store(&w->astray, 0);
     w->settings = conn ? settings_of(conn, &w->absent) : 0;
 }
@@ -217,9 +225,51 @@ static int wire_flush(pqp_wire *w)
     return PQflush(w->conn);
 }
 
-static bool wire_consume(pqp_wire *w)
+/* What the kernel has received over TCP; -1: this is not TCP. */
+static int64_t received(const pqp_wire *w)
 {
-    return PQconsumeInput(w->conn) == 1;
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(w->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
+        size < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
+        return -1;
+    return (int64_t)info.tcpi_bytes_received;
+}
+
+static int64_t unread(const pqp_wire *w)
+{
+    int bytes = 0;
+    return ioctl(w->fd, FIONREAD, &bytes) == 0 ? bytes : 0;
+}
+
+/*
+ * libpq does not tell how much it reads. Over TCP the kernel has a count. A Unix socket has none: what lies there before and
+ * afterwards is compared, and as more may have come meanwhile, it is less than was read, most so where rows are large.
+ */
+static bool consume_counting(pqp_wire *w, int64_t *bytes)
+{
+    enum { LEAST = 8192 }; /* libpq has room for so much at least */
+    int64_t now = received(w), before = now < 0 ? unread(w) : 0;
+    bool here = PQconsumeInput(w->conn) == 1;
+    if (now < 0)
+        *bytes += PQP_MAX(before - unread(w), PQP_MIN(before, LEAST));
+    else if (w->received >= 0)
+        *bytes += now - w->received;
+    w->received = now;
+    return here;
+}
+
+/* No lane listens; one that is told something has a statement to blame that did. What is told is dropped at once: a server
+ * may have no end of it. */
+static bool wire_consume(pqp_wire *w, int64_t *bytes)
+{
+    if (!bytes)
+        w->received = -1;
+    bool here = bytes ? consume_counting(w, bytes) : PQconsumeInput(w->conn) == 1;
+    for (PGnotify *n; (n = PQnotifies(w->conn)); w->notified = true)
+        PQfreemem(n);
+    return here;
 }
 
 static bool wire_alive(pqp_wire *w)
@@ -227,20 +277,11 @@ static bool wire_alive(pqp_wire *w)
     return PQstatus(w->conn) == CONNECTION_OK;
 }
 
-/* No lane listens; one that is told something has a statement to blame that did. */
-static bool was_notified(PGconn *conn)
-{
-    bool any = false;
-    for (PGnotify *n; (n = PQnotifies(conn)); any = true)
-        PQfreemem(n);
-    return any;
-}
-
 static const char *wire_unclean(pqp_wire *w, bool drained)
 {
     if (drained && PQtransactionStatus(w->conn) != PQTRANS_IDLE)
         return "a statement left a transaction open";
-    if (drained && was_notified(w->conn))
+    if (drained && w->notified)
         return "a statement listens on a channel";
     if (pqp_role_is_lost(w->conn, w->attrs, w->refused, w->refused ? pqp_now() - w->bound_at : 0)) {
         pqp_store(&w->astray, 1);
@@ -281,11 +322,19 @@ static pqp_staleness staleness_of(const PGresult *result, const char *sqlstate)
     return PQP_NOT_STALE;
 }
 
+/* libpq had no memory for the rows. It has read past them, and is in step: the next answer is the next statement's. */
+static bool ran_out_of_memory(const pqp_wire *w, const PGresult *result)
+{
+    return PQstatus(w->conn) == CONNECTION_OK && strstr(PQresultErrorMessage(result), "out of memory");
+}
+
 static pqp_answer error_answer(pqp_wire *w, PGresult *result)
 {
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     /* Without an SQLSTATE it is libpq's own word: the connection is gone, or out of step. */
+    if ((!sqlstate || !severity) && ran_out_of_memory(w, result))
+        return (pqp_answer){.kind = PQP_NEXT_NO_MEMORY, .result = result};
     if (!sqlstate || !severity)
         return (pqp_answer){.kind = PQP_NEXT_FATAL, .result = result};
     if (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0)
@@ -406,6 +455,7 @@ const pqp_transport pqp_transport_libpq = {
     .clear = wire_clear,
     .wait = wire_wait,
     .readable = wire_readable,
+    .size = PQresultMemorySize,
     .kick = wire_kick,
     .watch = wire_watch,
 };

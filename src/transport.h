@@ -37,15 +37,16 @@ typedef enum {
 
 /* What came back next. */
 typedef enum {
-    PQP_NEXT_BUSY,    /* nothing until more input is there */
-    PQP_NEXT_END,     /* libpq's NULL: a hint, no more */
-    PQP_NEXT_RESULT,  /* an answer that is no error */
-    PQP_NEXT_STATE,   /* such an answer, but of a command that changes the session: it slipped through */
-    PQP_NEXT_ERROR,   /* an error of the statement */
-    PQP_NEXT_ABORTED, /* skipped after an earlier error of its unit */
-    PQP_NEXT_SYNC,    /* the unit is over */
-    PQP_NEXT_COPY,    /* the connection has fallen out of step */
-    PQP_NEXT_FATAL,   /* the connection is going; result has the reason */
+    PQP_NEXT_BUSY,      /* nothing until more input is there */
+    PQP_NEXT_END,       /* libpq's NULL: a hint, no more */
+    PQP_NEXT_RESULT,    /* an answer that is no error */
+    PQP_NEXT_STATE,     /* such an answer, but of a command that changes the session: it slipped through */
+    PQP_NEXT_ERROR,     /* an error of the statement */
+    PQP_NEXT_NO_MEMORY, /* the server's answer was one, and libpq had no room for it */
+    PQP_NEXT_ABORTED,   /* skipped after an earlier error of its unit */
+    PQP_NEXT_SYNC,      /* the unit is over */
+    PQP_NEXT_COPY,      /* the connection has fallen out of step */
+    PQP_NEXT_FATAL,     /* the connection is going; result has the reason */
 } pqp_next;
 
 /* What a FATAL proves about the statements that were sent. */
@@ -82,7 +83,9 @@ typedef struct pqp_transport {
                        const PGresult *b);           /* of the parameters, in two such descriptions */
     pqp_sent (*aside)(pqp_wire *w, const char *sql); /* runs it (NULL: nothing): a unit of its own */
     int (*flush)(pqp_wire *w);                       /* 0: all is out; 1: more to write; -1: lost */
-    bool (*consume)(pqp_wire *w);                    /* reads what is there; false: lost */
+    /* Reads what is there; false: lost. bytes (may be NULL): so many are added, as far as the system tells. */
+    bool (*consume)(pqp_wire *w, int64_t *bytes);
+    size_t (*size)(const PGresult *result); /* bytes of memory */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
     /* What a statement has done to the session that it should not have, as far as the server shows it; or NULL. */
@@ -104,14 +107,17 @@ struct pqp_wire {
     int kick_fd;
     int loop_fd; /* the same socket once more, while an event loop watches it; -1 */
     bool tls;
+    int64_t received;  /* by the kernel's count, when it was last asked; -1: it was not */
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
     unsigned absent;   /* those it does not report: transport.c */
     pqp_attrs attrs;   /* what the connection had to lead to */
     pqp_time bound_at;
-    bool refused;        /* a statement was answered 25006 */
+    bool refused;       /* a statement was answered 25006 */
+    bool notified;      /* something was told by NOTIFY */
     _Atomic int astray; /* the server is not what is asked for any more: role.h */
-    char prefix
-        [28]; /* of the names of prepared statements: no other connection, of any process, has the same */
+    PGcancel *cancel;   /* to stop what it runs, from any thread; NULL: no memory for it */
+    /* Of the names of prepared statements: no other connection, of any process, has the same. */
+    char prefix[28];
 };
 
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */

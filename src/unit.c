@@ -250,7 +250,7 @@ bool pqp_unit_send_backlog(pqp_lane *l)
 {
     int statements = 0;
     size_t bytes = 0;
-    if (l->dead || l->condemned)
+    if (l->dead || l->condemned || l->cancelling)
         pqp_flight_return_backlog(l);
     if (l->backlog.head)
         l->sending_at = pqp_now();

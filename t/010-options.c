@@ -65,6 +65,8 @@ static void test_rows(void)
                                           {"shared_max", "4"},
                                           {"pipeline_depth", "128"},
                                           {"statement_timeout", "off"},
+                                          {"max_result", "256MB"},
+                                          {"max_buffer", "16MB"},
                                           {"statement_cache_size", "256"},
                                           {"slow_lane_threshold", "20ms"},
                                           {"stall_threshold", "50ms"},

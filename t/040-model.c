@@ -20,6 +20,7 @@ typedef enum {
     ABANDON,
     TICKET,
     TICKET_WITH_DEADLINE,
+    TICKET_WITHDRAWN,
     TICKET_AWAITED,
     TICKET_IMPATIENT,
     TICKET_IMPATIENT_WITH_DEADLINE
@@ -57,6 +58,7 @@ typedef struct scene {
     int part;                              /* of the first answer: results and NULLs, sync point */
     bool full;                             /* the socket takes nothing just now */
     bool cut, cut_seen, kicked, keeper_kicked;
+    bool cancelling, cancelled; /* a request to cancel is on its way; there was one */
     bool may_fill, may_cut, may_age;
     pqp_time keeper_due; /* it will look at this time */
     _Atomic int loop;    /* there is an event loop: not negative */
@@ -146,6 +148,8 @@ static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request, const pqp_sen
     int number = request->n_params; /* carries it */
     if (S->cut_seen)
         return PQP_SENT_NOTHING;
+    if (S->cancelling)
+        model_violation("something is sent while a request to cancel is on its way");
     if (fate_of(number)->sent)
         model_violation("a statement was sent twice");
     fate_of(number)->sent = true;
@@ -157,9 +161,9 @@ static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request, const pqp_sen
     return PQP_SENT_WHOLE;
 }
 
-static bool fake_consume(pqp_wire *w)
+static bool fake_consume(pqp_wire *w, int64_t *bytes)
 {
-    (void)w;
+    (void)w, (void)bytes;
     for (int i = 0; i < S->n_in; i++)
         S->read[S->n_read++] = S->in[i];
     S->n_in = 0;
@@ -271,9 +275,11 @@ static void check_answer(const pqp_stmt *m, int number)
 {
     if (m->code == PQPOOL_OK && m->result != result_of(number))
         model_violation("a caller got another's answer");
-    if (m->code != PQPOOL_OK && m->code != PQPOOL_ELOST && m->code != PQPOOL_ETIMEDOUT)
+    bool withdrawn =
+        m->code == PQPOOL_ECANCELED && S->manner[number / STMTS][number % STMTS] == TICKET_WITHDRAWN;
+    if (m->code != PQPOOL_OK && m->code != PQPOOL_ELOST && m->code != PQPOOL_ETIMEDOUT && !withdrawn)
         model_violation("an outcome that can't be");
-    if (m->code == PQPOOL_ELOST && !S->cut)
+    if (m->code == PQPOOL_ELOST && !S->cut && !(S->cancelled && m->outcome == PQPOOL_NOT_SENT))
         model_violation("lost, and nothing was cut");
     if (m->outcome == PQPOOL_NOT_SENT && fate_of(number)->sent)
         model_violation("NOT_SENT of a statement that was sent");
@@ -374,6 +380,8 @@ static void caller(int self)
         pqp_call_ready(call);
         atomic_fetch_add(&S->lane.load, 1);
         bool driving = pqp_call_submit(call, &S->lane);
+        if (how == TICKET_WITHDRAWN)
+            pqp_call_withdraw(call, &S->lane);
         if (how == ABANDON)
             pqp_call_abandon(call, &S->lane, driving);
         else if (how >= TICKET)
@@ -401,13 +409,27 @@ static void tell_keeper(void *owner)
     S->keeper_kicked = true;
 }
 
+static bool is_taken(void *arg)
+{
+    (void)arg;
+    return !S->cancelling;
+}
+
 static void keeper(int self)
 {
     (void)self;
     for (;;) {
         model_wait(keeper_called, NULL, INT64_MAX);
         S->keeper_kicked = false;
-        S->keeper_due = pqp_lane_tend(&S->lane, readable()).due;
+        pqp_tended t = pqp_lane_tend(&S->lane, readable());
+        S->keeper_due = t.due;
+        S->cancelled |= t.cancel;
+        if (t.cancel && pqp_lane_begin_cancel(&S->lane)) {
+            S->cancelling = true;
+            model_wait(is_taken, NULL, INT64_MAX);
+            pqp_lane_end_cancel(&S->lane);
+            S->keeper_kicked = true;
+        }
     }
 }
 
@@ -464,6 +486,20 @@ static void age(void)
     model_set_time(1);
 }
 
+static bool can_cancel(void)
+{
+    return S->cancelling;
+}
+
+/* The server takes the request, and ends what runs there just then. */
+static void take_cancel(void)
+{
+    S->cancelling = false;
+    int number = S->n_server > 0 ? S->server[0] : -1;
+    if (number >= 0 && !S->stmt[number / STMTS][number % STMTS].given_up)
+        model_violation("a request to cancel hits a neighbour");
+}
+
 static bool can_fill(void)
 {
     return S->may_fill;
@@ -487,6 +523,7 @@ static void empty(void)
 
 static const model_event events[] = {{"answer", can_answer, answer, false},
                                      {"drain", can_empty, empty, false},
+                                     {"cancel", can_cancel, take_cancel, false},
                                      {"CUT", can_cut, cut, true},
                                      {"TIME", can_age, age, true},
                                      {"FULL", can_fill, fill, true}};
@@ -657,10 +694,13 @@ int main(void)
          most},
         {"a ticket, prepared", 2, 1, TICKET, false, true, PLANNED, most},
         {"a ticket with a time-out", 2, 1, TICKET_WITH_DEADLINE, false, false, SINGLE, most},
-        {"tickets past due together, whose ends lead back to the lane", 2, 1, TICKET_WITH_DEADLINE, false, false,
-         ALL_ALIKE | NESTED, few},
+        {"tickets past due together, whose ends lead back to the lane", 2, 1, TICKET_WITH_DEADLINE, false,
+         false, ALL_ALIKE | NESTED, few},
         {"tickets whose ends lead back to the lane, the connection lost", 2, 1, TICKET, true, false,
          ALL_ALIKE | NESTED, few},
+        {"a ticket withdrawn, a full socket", 1, 2, TICKET_WITHDRAWN, false, true, SINGLE, most},
+        {"a ticket withdrawn", 2, 1, TICKET_WITHDRAWN, false, false, SINGLE, most},
+        {"tickets withdrawn, the connection lost", 2, 1, TICKET_WITHDRAWN, true, false, ALL_ALIKE, few},
         {"a ticket, the connection lost", 2, 1, TICKET, true, false, SINGLE, most},
         {"tickets waited for, a cut and a full socket", 1, 2, TICKET_AWAITED, true, true, ALL_ALIKE, most},
         {"a ticket waited for", 2, 1, TICKET_AWAITED, false, false, SINGLE, most},

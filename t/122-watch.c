@@ -22,8 +22,8 @@ typedef struct told {
 
 typedef struct listener {
     pthread_mutex_t mu;
-    told of[PQPOOL_EVENT_RESUME + 1]; /* the last of each kind */
-    int n[PQPOOL_EVENT_RESUME + 1];
+    told of[PQPOOL_EVENT_IDS]; /* the last of each kind */
+    int n[PQPOOL_EVENT_IDS];
     char log[8000];
 } listener;
 
