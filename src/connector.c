@@ -16,7 +16,8 @@ typedef struct pqp_job {
     pqp_slot_state state; /* of the slot: which errand */
     PGconn *conn;         /* the slot's, while the errand lasts */
     bool to_lane, fresh;
-    bool met; /* on_connect has seen the connection */
+    bool untold; /* of CLOSING: its event is to be told */
+    bool met;    /* on_connect has seen the connection */
     pqp_time
         deadline; /* of CONNECTING: when it must have come back, but for a resolver that hangs; 0: not begun */
     bool orphaned; /* the slot was taken back */
@@ -192,6 +193,7 @@ static void clean_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
     pqp_activity_share(&job->slot->activity, false);
+    pqp_session_quiet(job->conn);
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "libpq could not leave pipeline mode");
     bool clean = pqp_session_unshare(job->conn) && pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD,
@@ -229,8 +231,21 @@ static void probe_slot(pqp_job *job)
     survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
 }
 
+static void tell_lost(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    char words[300], text[PQP_EVENT_TEXT];
+    pqp_session_last_words(job->conn, words, sizeof words);
+    snprintf(text, sizeof text, "%s%s%s", pqp_close_text(PQPOOL_CLOSE_LOST_IDLE), *words ? ": " : "", words);
+    pqp_pool_lock(p);
+    PQP_TELL(p, PQPOOL_EVENT_CLOSE, job->slot, text, .reason = PQPOOL_CLOSE_LOST_IDLE);
+    pqp_pool_unlock(p);
+}
+
 static void close_slot(pqp_job *job)
 {
+    if (job->untold)
+        tell_lost(job);
     close_conn(job->pool, job->conn, job->met);
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
@@ -343,6 +358,7 @@ static pqp_job *prepare_locked(pqpool *p, bool *short_of)
                              .to_lane = s->to_lane,
                              .fresh = s->fresh,
                              .met = s->met,
+                             .untold = s->untold,
                              .next = jobs};
             s->job = jobs = job;
             p->errands++;

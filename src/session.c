@@ -103,6 +103,37 @@ pqpool_code pqp_session_set_up(PGconn *conn, pqp_events *ev, pqpool_error *err)
     return pqp_refuse(err, PQPOOL_ECONNECT, "the on_connect hook left a transaction or a statement open");
 }
 
+/* What an error says that came while nothing was asked: libpq takes it for a notice. */
+typedef struct words {
+    char *text;
+    size_t size;
+} words;
+
+static void keep_words(void *arg, const PGresult *result)
+{
+    const words *w = arg;
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    if (!severity || (strcmp(severity, "FATAL") != 0 && strcmp(severity, "PANIC") != 0))
+        return;
+    snprintf(w->text, w->size, "%s", PQresultErrorMessage(result));
+    w->text[strcspn(w->text, "\n")] = '\0';
+}
+
+void pqp_session_last_words(PGconn *conn, char *text, size_t size)
+{
+    words w = {text, size};
+    *text = '\0';
+    PQsetNoticeReceiver(conn, keep_words, &w);
+    for (int reads = 0; reads < 3; reads++) {
+        int more = PQconsumeInput(conn);
+        PGnotify *n = PQnotifies(conn); /* reads what has come */
+        PQfreemem(n);
+        if (!more)
+            break;
+    }
+    pqp_session_quiet(conn);
+}
+
 void pqp_session_close(PGconn *conn, pqp_events *ev)
 {
     if (conn && ev && ev->hooks.on_disconnect)

@@ -63,6 +63,7 @@ typedef struct pqp_slot {
     pqp_attrs attrs;           /* what the connection had to lead to */
     uint64_t server;           /* ... and where: the same for all that lead to one address */
     bool astray;               /* ... which is that no more: it is not to be used again */
+    bool untold;               /* of CLOSING: its event waits for the server's last words */
     bool met;                  /* on_connect has seen the connection */
     bool fresh;                /* nobody has used it since it was made or cleaned */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */

@@ -108,8 +108,9 @@ struct pqp_wire {
     unsigned absent;   /* those it does not report: transport.c */
     pqp_attrs attrs;   /* what the connection had to lead to */
     pqp_time bound_at;
-    bool refused;        /* a statement was answered 25006 */
-    _Atomic int astray; /* the server is not what is asked for any more: role.h */
+    char last_words[200]; /* of the server, when nothing was asked; "": none */
+    bool refused;         /* a statement was answered 25006 */
+    _Atomic int astray;   /* the server is not what is asked for any more: role.h */
     char prefix
         [28]; /* of the names of prepared statements: no other connection, of any process, has the same */
 };

@@ -223,6 +223,53 @@ static void failed_reset(void)
     close_pool(pool);
 }
 
+/* ---- the server's last words ---- */
+
+typedef struct farewell {
+    char text[600], log[600];
+    _Atomic int n, lines;
+} farewell;
+
+static void hear(const pqpool_event *event, void *arg)
+{
+    farewell *f = arg;
+    if (event->id != PQPOOL_EVENT_CLOSE || f->n > 0)
+        return;
+    snprintf(f->text, sizeof f->text, "%s", event->text);
+    f->n++;
+}
+
+static void hear_log(int level, const char *line, void *arg)
+{
+    farewell *f = arg;
+    if (level > PQPOOL_LOG_WARN || f->lines > 0 || !strstr(line, "closed"))
+        return;
+    snprintf(f->log, sizeof f->log, "%s", line);
+    f->lines++;
+}
+
+static void last_words(void)
+{
+    farewell f = {.n = 0};
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .on_event = hear, .on_log = hear_log, .arg = &f};
+    pqpool_error err;
+    pqpool *pool = refused_pool("options='-c idle_session_timeout=100ms'", &hooks);
+    attempt(pool, LEASE, &err);
+    ok(eventually(f.n == 1), "a connection that the server ends while it is idle is told of");
+    has(f.text, "idle-session timeout", "in the server's words");
+    close_pool(pool);
+
+    pool = refused_pool("options='-c idle_session_timeout=100ms'", &hooks);
+    attempt(pool, STATEMENT, &err);
+    ok(eventually(f.lines == 1), "so is a shared one");
+    has(f.log, "idle-session timeout", "in the server's words");
+    f.n = 0;
+    attempt(pool, STATEMENT, &err);
+    ok(eventually(f.n == 1), "its event follows");
+    has(f.text, "idle-session timeout", "and has them too");
+    close_pool(pool);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -235,6 +282,7 @@ int main(int argc, char **argv)
     by_hook();
     farewells();
     failed_reset();
+    last_words();
     ok(eventually(backends(ctl, "refusals-test") == 0), "no server process is left");
     PQfinish(ctl);
     return done_testing();
