@@ -64,6 +64,21 @@ static void take_sqlstate(char *text, char *sqlstate)
     }
 }
 
+/* libpq may try twice, with encryption and without, and then says everything twice. */
+static void drop_repeated_lines(char *text)
+{
+    for (char *line = strchr(text, '\n'); line && line[1];) {
+        char *next = strchr(line + 1, '\n');
+        size_t size = next ? (size_t)(next - line) : strlen(line);
+        bool again = strncmp(text, line + 1, size - 1) == 0 && text[size - 1] == '\n';
+        for (char *p = strchr(text, '\n'); p && p < line && !again; p = strchr(p + 1, '\n'))
+            again = strncmp(p, line, size) == 0 && p[size] == '\n';
+        if (again)
+            memmove(line, line + size, strlen(line + size) + 1);
+        line = again ? (*line ? line : NULL) : next;
+    }
+}
+
 void pqp_session_words(PGconn *conn, char *text, size_t size, char sqlstate[6])
 {
     snprintf(text, size, "%s", PQerrorMessage(conn));
@@ -72,6 +87,7 @@ void pqp_session_words(PGconn *conn, char *text, size_t size, char sqlstate[6])
         char *end = strchr(p + 1, '\n');
         memmove(p, end ? end : "", end ? strlen(end) + 1 : 1);
     }
+    drop_repeated_lines(text);
 }
 
 /* on_connect has refused: its connection's last error is the reason. */

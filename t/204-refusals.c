@@ -38,6 +38,8 @@ static void refused_at_once(const char *what, const char *conninfo, const char *
         has(err.message, words, "%s: and its words", what);
         ok(!strstr(err.message, *sqlstate ? sqlstate : "LOCATION"), "%s: in which no code is left: %s", what,
            err.message);
+        const char *first = strstr(err.message, words);
+        ok(first && !strstr(first + 1, words), "%s: which are there once: %s", what, err.message);
         ok(took < 5, "%s: at once (%.0f ms of 20 s)", what, took * 1000);
         ok(!pqpool_is_retryable(&err), "%s: not to be repeated", what);
         close_pool(pool);
@@ -63,7 +65,7 @@ static void for_good(void)
     refused_at_once("a library that is not there", "options='-c session_preload_libraries=nosuch'", "58P01",
                     "nosuch");
     snprintf(tcp, sizeof tcp, "host=127.0.0.1 port=%d sslmode=require", port);
-    refused_at_once("TLS where the server has none", tcp, "", "SSL");
+    refused_at_once("TLS where the server has none", tcp, "", "SSL was required");
 }
 
 /* A setting that forbids sharing is a reason to lease, not to connect anew for each statement. */
