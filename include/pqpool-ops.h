@@ -19,7 +19,7 @@ extern "C" {
 
 /*
  * Levels of on_log and of the option log_level. error: what the pool can't mend by itself; warn: leaks, long holds,
- * slow statements, failed connects, health; info: connections made and closed, suspend and resume; debug: each
+ * slow statements, failed connects and their end, health; info: connections made and closed, suspend and resume; debug: each
  * acquire, enqueue, dequeue and release.
  */
 typedef enum {

@@ -162,7 +162,13 @@ typedef struct pqpool_hooks {
  * goes to libpq byte for byte. NULL or "" means libpq's defaults and environment.
  * Makes no connection: the first one is made when it is needed, or in the background with initial_size or
  * min_idle. Does not block. An unknown, out-of-range or contradictory option is refused: EINVAL, and the
- * message names the option, the value, and the nearest valid name.
+ * message names the option, the value, and the nearest valid name. So is what libpq would refuse at each connect without a
+ * server (a port, sslmode, a service, as many ports as hosts), in its words; but not with on_conninfo, which may put it right.
+ *
+ * Several hosts, and several addresses of one name, are tried one by one, each with a share of connect_timeout, or for as long
+ * as libpq's own connect_timeout says, where that is set and pool_connect_timeout is not. One that was silent is tried last for a
+ * minute. target_session_attrs and load_balance_hosts mean what libpq's manual says; a server that is not what is asked for any
+ * more is left.
  * Returns NULL on failure. The caller owns the pool: pqpool_close(), then pqpool_free().
  */
 pqpool *pqpool_open(const char *conninfo, const pqpool_hooks *hooks, pqpool_error *err) PQPOOL_MUST_CHECK;
@@ -243,7 +249,8 @@ typedef struct {
  * order for one to come back. Blocks at most acquire_timeout (pqpool_acquire) or timeout_ms
  * (pqpool_acquire_within). On failure *lease is zeroed and the connection was never taken:
  * ETIMEDOUT or ECONNECT at the deadline (the message has the pool's figures and the last connect error),
- * ECONNECT at once when the server refuses the login for good, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM.
+ * ECONNECT at once when the login is refused for good, and when no connection lives and none could be made for
+ * outage_wait, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM.
  */
 pqpool_code pqpool_acquire(pqpool *pool, pqpool_lease *lease, pqpool_error *err) PQPOOL_MUST_CHECK;
 pqpool_code pqpool_acquire_within(pqpool *pool, int timeout_ms, pqpool_lease *lease,

@@ -24,6 +24,7 @@ typedef struct pqp_job {
     bool to_lane, fresh;
     bool running;  /* of CLOSING: the server is to be told to stop first */
     bool was_lane; /* ... and may have more in its hands */
+    bool untold;   /* of CLOSING: its event is to be told */
     bool met;      /* on_connect has seen the connection */
     pqp_time
         deadline; /* of CONNECTING: when it must have come back, but for a resolver that hangs; 0: not begun */
@@ -202,6 +203,7 @@ static void clean_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
     pqp_activity_share(&job->slot->activity, false);
+    pqp_session_quiet(job->conn);
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "libpq could not leave pipeline mode");
     bool clean = pqp_session_unshare(job->conn) &&
@@ -285,10 +287,23 @@ static void cancel_head(pqp_job *job)
     p->kick = true;
 }
 
+static void tell_lost(pqp_job *job)
+{
+    pqpool *p = job->pool;
+    char words[300], text[PQP_EVENT_TEXT];
+    pqp_session_last_words(job->conn, words, sizeof words);
+    snprintf(text, sizeof text, "%s%s%s", pqp_close_text(PQPOOL_CLOSE_LOST_IDLE), *words ? ": " : "", words);
+    pqp_pool_lock(p);
+    PQP_TELL(p, PQPOOL_EVENT_CLOSE, job->slot, text, .reason = PQPOOL_CLOSE_LOST_IDLE);
+    pqp_pool_unlock(p);
+}
+
 static void close_slot(pqp_job *job)
 {
     if (job->running && job->conn)
         stop_running(job);
+    if (job->untold)
+        tell_lost(job);
     close_conn(job->pool, job->conn, job->met);
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
@@ -399,6 +414,7 @@ static bool add_job_locked(pqpool *p, pqp_slot *s, pqp_slot_state state, pqp_job
         job->met = s->met;
         job->running = s->running;
         job->was_lane = s->was_lane;
+        job->untold = s->untold;
     }
     *jobs = job;
     p->errands++;

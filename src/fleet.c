@@ -421,6 +421,9 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
     p->closes++;
     p->closed_by[reason]++;
     p->kick = true;
+    slot->untold = reason == PQPOOL_CLOSE_LOST_IDLE; /* why the server has ended it, only its last words tell */
+    if (slot->untold)
+        return;
     PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason);
 }
 

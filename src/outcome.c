@@ -294,7 +294,8 @@ void pqp_outcome_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
         reason = PQPOOL_CLOSE_ROLE;
     if (reason != PQPOOL_CLOSE_NONE) {
         slot->running = slot->was_lane = slot->lane->cut;
-        pqp_fleet_scrap_locked(p, slot, reason);
+        bool told = reason == PQPOOL_CLOSE_LOST; /* by the server, or by libpq */
+        pqp_fleet_scrap_for_locked(p, slot, reason, told ? slot->lane->why.message : NULL);
         return;
     }
     slot->to_lane = slot->alone = false;

@@ -64,6 +64,21 @@ static void take_sqlstate(char *text, char *sqlstate)
     }
 }
 
+/* libpq may try twice, with encryption and without, and then says everything twice. */
+static void drop_repeated_lines(char *text)
+{
+    for (char *line = strchr(text, '\n'); line && line[1];) {
+        char *next = strchr(line + 1, '\n');
+        size_t size = next ? (size_t)(next - line) : strlen(line);
+        bool again = strncmp(text, line + 1, size - 1) == 0 && text[size - 1] == '\n';
+        for (char *p = strchr(text, '\n'); p && p < line && !again; p = strchr(p + 1, '\n'))
+            again = strncmp(p, line, size) == 0 && p[size] == '\n';
+        if (again)
+            memmove(line, line + size, strlen(line + size) + 1);
+        line = again ? (*line ? line : NULL) : next;
+    }
+}
+
 void pqp_session_words(PGconn *conn, char *text, size_t size, char sqlstate[6])
 {
     snprintf(text, size, "%s", PQerrorMessage(conn));
@@ -72,6 +87,7 @@ void pqp_session_words(PGconn *conn, char *text, size_t size, char sqlstate[6])
         char *end = strchr(p + 1, '\n');
         memmove(p, end ? end : "", end ? strlen(end) + 1 : 1);
     }
+    drop_repeated_lines(text);
 }
 
 /* on_connect has refused: its connection's last error is the reason. */
@@ -101,6 +117,37 @@ pqpool_code pqp_session_set_up(PGconn *conn, pqp_events *ev, pqpool_error *err)
     if (PQtransactionStatus(conn) == PQTRANS_IDLE)
         return PQPOOL_OK;
     return pqp_refuse(err, PQPOOL_ECONNECT, "the on_connect hook left a transaction or a statement open");
+}
+
+/* What an error says that came while nothing was asked: libpq takes it for a notice. */
+typedef struct words {
+    char *text;
+    size_t size;
+} words;
+
+static void keep_words(void *arg, const PGresult *result)
+{
+    const words *w = arg;
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    if (!severity || (strcmp(severity, "FATAL") != 0 && strcmp(severity, "PANIC") != 0))
+        return;
+    snprintf(w->text, w->size, "%s", PQresultErrorMessage(result));
+    w->text[strcspn(w->text, "\n")] = '\0';
+}
+
+void pqp_session_last_words(PGconn *conn, char *text, size_t size)
+{
+    words w = {text, size};
+    *text = '\0';
+    PQsetNoticeReceiver(conn, keep_words, &w);
+    for (int reads = 0; reads < 3; reads++) {
+        int more = PQconsumeInput(conn);
+        PGnotify *n = PQnotifies(conn); /* reads what has come */
+        PQfreemem(n);
+        if (!more)
+            break;
+    }
+    pqp_session_quiet(conn);
 }
 
 void pqp_session_close(PGconn *conn, pqp_events *ev)

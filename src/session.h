@@ -32,6 +32,9 @@ pqpool_code pqp_session_set_up(PGconn *conn, pqp_events *ev, pqpool_error *err) 
 /* What the calling thread waits for in here ends soon once the flag is set. */
 void pqp_session_stop_here(_Atomic int *flag);
 
+/* What the server last said on an idle connection that it has ended; "" if it said nothing. Does not block. */
+void pqp_session_last_words(PGconn *conn, char *text, size_t size);
+
 /* May block; NULL is allowed. ev: on_disconnect is called first; NULL: it is not. */
 void pqp_session_close(PGconn *conn, pqp_events *ev);
 

@@ -66,6 +66,7 @@ typedef struct pqp_slot {
     pqp_attrs attrs;           /* what the connection had to lead to */
     uint64_t server;           /* ... and where: the same for all that lead to one address */
     bool astray;               /* ... which is that no more: it is not to be used again */
+    bool untold;               /* of CLOSING: its event waits for the server's last words */
     bool met;                  /* on_connect has seen the connection */
     pqp_cancel_state cancel;   /* of a lane: the statement that runs there alone */
     bool was_lane;             /* of CLOSING, with running: more may lie behind what runs */

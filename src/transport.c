@@ -107,8 +107,20 @@ static void choose_prefix(pqp_wire *w)
     *to = '\0';
 }
 
+/* An error that comes while no statement is under way is a notice to libpq: it is why the connection ends. */
+static void keep_last_words(void *arg, const PGresult *result)
+{
+    pqp_wire *w = arg;
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    if (severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
+        snprintf(w->last_words, sizeof w->last_words, "%s", PQresultErrorMessage(result));
+}
+
 void pqp_wire_bind(pqp_wire *w, PGconn *conn)
 {
+    w->last_words[0] = '\0';
+    if (conn)
+        PQsetNoticeReceiver(conn, keep_last_words, w);
     choose_prefix(w);
     PQfreeCancel(w->cancel);
     w->cancel = conn ? PQgetCancel(conn) : NULL;
@@ -377,7 +389,12 @@ static pqp_answer wire_next(pqp_wire *w)
 
 static void wire_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
 {
-    const char *text = fatal ? PQresultErrorMessage(fatal) : PQerrorMessage(w->conn);
+    /* libpq reads them only when it takes itself for idle. No answer is expected any more. */
+    for (int i = 0; i < 2 && !fatal && !*w->last_words && !PQisBusy(w->conn); i++)
+        PQclear(PQgetResult(w->conn));
+    const char *text = fatal            ? PQresultErrorMessage(fatal)
+                       : *w->last_words ? w->last_words
+                                        : PQerrorMessage(w->conn);
     pqp_fail(why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%s", text);
     if (fatal)
         pqp_error_sqlstate(why, PQresultErrorField(fatal, PG_DIAG_SQLSTATE));

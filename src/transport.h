@@ -112,10 +112,11 @@ struct pqp_wire {
     unsigned absent;   /* those it does not report: transport.c */
     pqp_attrs attrs;   /* what the connection had to lead to */
     pqp_time bound_at;
-    bool refused;       /* a statement was answered 25006 */
-    bool notified;      /* something was told by NOTIFY */
-    _Atomic int astray; /* the server is not what is asked for any more: role.h */
-    PGcancel *cancel;   /* to stop what it runs, from any thread; NULL: no memory for it */
+    char last_words[200]; /* of the server, when nothing was asked; "": none */
+    bool refused;         /* a statement was answered 25006 */
+    bool notified;        /* something was told by NOTIFY */
+    _Atomic int astray;   /* the server is not what is asked for any more: role.h */
+    PGcancel *cancel;     /* to stop what it runs, from any thread; NULL: no memory for it */
     /* Of the names of prepared statements: no other connection, of any process, has the same. */
     char prefix[28];
 };

@@ -1,21 +1,59 @@
+#define _GNU_SOURCE
 /* Several hosts: which is tried when, for how long, and what the pool remembers of it; what libpq refuses by itself. */
 #include "support/server.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
 #include <signal.h>
 
 static PGconn *ctl;
 static int port; /* of the server, on 127.0.0.1 */
 
-/* A socket that takes connections and never says a word. */
-static int silent_socket(int *fd)
+/* ---- names; the library's look-ups come here ---- */
+
+static _Atomic int lookups;
+
+static int look_up(const char *name, const char *service, const struct addrinfo *hints,
+                   struct addrinfo **found)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    return real(name, service, hints, found);
+}
+
+/* "two.test" has two addresses; "busy.test" is not known just now. */
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+    if (name && strcmp(name, "busy.test") == 0)
+        return EAI_AGAIN;
+    if (!name || strcmp(name, "two.test") != 0)
+        return look_up(name, service, hints, found);
+    struct addrinfo *second = NULL;
+    lookups++;
+    int rc = look_up("127.0.0.2", service, hints, found);
+    if (rc == 0)
+        rc = look_up("127.0.0.1", service, hints, &second);
+    if (rc == 0)
+        (*found)->ai_next = second;
+    return rc;
+}
+
+/* A socket that takes connections and never says a word. */
+static int silent_socket_at(const char *address, int number, int *fd)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number)};
+    inet_pton(AF_INET, address, &at.sin_addr);
     socklen_t size = sizeof at;
     *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (*fd < 0 || bind(*fd, (struct sockaddr *)&at, size) != 0 || listen(*fd, 50) != 0 ||
         getsockname(*fd, (struct sockaddr *)&at, &size) != 0)
         bail("listen: %s", strerror(errno));
     return ntohs(at.sin_port);
+}
+
+static int silent_socket(int *fd)
+{
+    return silent_socket_at("127.0.0.1", 0, fd);
 }
 
 /* How many have knocked there, since the last look. */
@@ -98,6 +136,49 @@ static void silent_first(void)
         close_pool(pool);
     }
     close(fd);
+}
+
+/* One name, two addresses, the first silent. */
+static void silent_address(void)
+{
+    int fd;
+    char want[100];
+    silent_socket_at("127.0.0.2", port, &fd);
+    for (way by = LEASE; by < WAYS; by++) {
+        pqpool_error err;
+        pqpool *pool = hosts_pool("host=two.test port=%d pool_connect_timeout=1s", port);
+        double took = attempt(pool, by, &err);
+        ok(err.code == PQPOOL_OK && took < 0.5 + 0.4 * tap_slowness(),
+           "%s gets the second address of a name when the first is silent (%.2f s): %s", ways[by], took,
+           err.message);
+        pqpool_lease lease = take(pool);
+        snprintf(want, sizeof want, "two.test 127.0.0.1");
+        char is[200];
+        snprintf(is, sizeof is, "%s %s", PQhost(lease.conn), PQhostaddr(lease.conn));
+        is_str(is, want, "under the name that it was asked by");
+        pqpool_release(&lease);
+        knocks(fd);
+        pqpool_evict(pool);
+        took = attempt(pool, by, &err);
+        ok(err.code == PQPOOL_OK && took < 0.3 * tap_slowness(), "the next one begins there (%.2f s)", took);
+        is_int(knocks(fd), 0, "and asks only it");
+        close_pool(pool);
+
+        pool = hosts_pool("host=two.test port=%d connect_timeout=2", port);
+        took = attempt(pool, by, &err);
+        ok(err.code == PQPOOL_OK && took >= 1.9 && took < 2.0 + 1.5 * tap_slowness(),
+           "libpq's connect_timeout is the time of one address (%.2f s): %s", took, err.message);
+        close_pool(pool);
+    }
+    close(fd);
+    ok(lookups > 0, "names are looked up by the pool");
+    pqpool *pool = hosts_pool("host=busy.test port=%d", port);
+    pqpool_error err;
+    pqpool_set(pool, "acquire_timeout", "200ms", NULL);
+    attempt(pool, LEASE, &err);
+    ok(strstr(err.message, "busy.test") && pqpool_is_retryable(&err),
+       "a resolver that fails may be asked again: %s", err.message);
+    close_pool(pool);
 }
 
 static void frozen_first(void)
@@ -380,6 +461,7 @@ int main(int argc, char **argv)
     balanced();
     by_hook();
     silent_first();
+    silent_address();
     frozen_first();
     ok(eventually(backends(ctl, "hosts-test") == 0), "no server process is left");
     PQfinish(ctl);

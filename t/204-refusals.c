@@ -38,6 +38,8 @@ static void refused_at_once(const char *what, const char *conninfo, const char *
         has(err.message, words, "%s: and its words", what);
         ok(!strstr(err.message, *sqlstate ? sqlstate : "LOCATION"), "%s: in which no code is left: %s", what,
            err.message);
+        const char *first = strstr(err.message, words);
+        ok(first && !strstr(first + 1, words), "%s: which are there once: %s", what, err.message);
         ok(took < 5, "%s: at once (%.0f ms of 20 s)", what, took * 1000);
         ok(!pqpool_is_retryable(&err), "%s: not to be repeated", what);
         close_pool(pool);
@@ -63,7 +65,7 @@ static void for_good(void)
     refused_at_once("a library that is not there", "options='-c session_preload_libraries=nosuch'", "58P01",
                     "nosuch");
     snprintf(tcp, sizeof tcp, "host=127.0.0.1 port=%d sslmode=require", port);
-    refused_at_once("TLS where the server has none", tcp, "", "SSL");
+    refused_at_once("TLS where the server has none", tcp, "", "SSL was required");
 }
 
 /* A setting that forbids sharing is a reason to lease, not to connect anew for each statement. */
@@ -223,6 +225,53 @@ static void failed_reset(void)
     close_pool(pool);
 }
 
+/* ---- the server's last words ---- */
+
+typedef struct farewell {
+    char text[600], log[600];
+    _Atomic int n, lines;
+} farewell;
+
+static void hear(const pqpool_event *event, void *arg)
+{
+    farewell *f = arg;
+    if (event->id != PQPOOL_EVENT_CLOSE || f->n > 0)
+        return;
+    snprintf(f->text, sizeof f->text, "%s", event->text);
+    f->n++;
+}
+
+static void hear_log(int level, const char *line, void *arg)
+{
+    farewell *f = arg;
+    if (level > PQPOOL_LOG_WARN || f->lines > 0 || !strstr(line, "closed"))
+        return;
+    snprintf(f->log, sizeof f->log, "%s", line);
+    f->lines++;
+}
+
+static void last_words(void)
+{
+    farewell f = {.n = 0};
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .on_event = hear, .on_log = hear_log, .arg = &f};
+    pqpool_error err;
+    pqpool *pool = refused_pool("options='-c idle_session_timeout=100ms'", &hooks);
+    attempt(pool, LEASE, &err);
+    ok(eventually(f.n == 1), "a connection that the server ends while it is idle is told of");
+    has(f.text, "idle-session timeout", "in the server's words");
+    close_pool(pool);
+
+    pool = refused_pool("options='-c idle_session_timeout=100ms'", &hooks);
+    attempt(pool, STATEMENT, &err);
+    ok(eventually(f.lines == 1), "so is a shared one");
+    has(f.log, "idle-session timeout", "in the server's words");
+    f.n = 0;
+    attempt(pool, STATEMENT, &err);
+    ok(eventually(f.n == 1), "its event follows");
+    has(f.text, "idle-session timeout", "and has them too");
+    close_pool(pool);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -235,6 +284,7 @@ int main(int argc, char **argv)
     by_hook();
     farewells();
     failed_reset();
+    last_words();
     ok(eventually(backends(ctl, "refusals-test") == 0), "no server process is left");
     PQfinish(ctl);
     return done_testing();
