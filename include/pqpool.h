@@ -374,6 +374,7 @@ enum {
  * answer; err says why, and its outcome what became of the statement:
  *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string ...:
  *                       what would change the session for the neighbours. The message names the way out.
+ *   EINVAL    NOT_SENT  also a $n above n_params in the text of a query or CALL.
  *   ETIMEDOUT           NOT_SENT: no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms
  *                       passed before the server's own word of it came. Its answer, when it comes, is dropped and
  *                       nobody else gets it, and new statements get another connection meanwhile.
