@@ -381,6 +381,8 @@ enum {
  *   ELOST     UNKNOWN   the connection was lost; what is NOT_SENT or NOT_RUN the library has repeated
  *                       elsewhere as long as the deadline allowed.
  *   ETOOBIG   NOT_SENT  1 GB or more of SQL and parameters. (Above 1 MB a statement gets a connection to itself.)
+ *   ECONNECT  NOT_SENT  also where the session can't be shared: standard_conforming_strings is off, or client_encoding
+ *                       is one in which the text could be misread (SJIS, SHIFT_JIS_2004, BIG5, GBK, GB18030, UHC, JOHAB).
  *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM
  *             NOT_SENT  (UNKNOWN where an IDEMPOTENT or READ_ONLY statement was sent once already).
  * Blocks until then. Thread-safe. A thread that holds a lease of the pool gets a connection to itself for its

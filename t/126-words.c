@@ -63,12 +63,74 @@ static void check_misspelt(void)
     close_pool(pool);
 }
 
+/* ---- client encodings ---- */
+
+static void check_encodings(void)
+{
+    static const char *const misleading[] = {"SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "GB18030",
+                                             "UHC",  "JOHAB"};
+    static const char *const plain[] = {"UTF8", "LATIN1", "EUC_JP", "SQL_ASCII", "WIN1252"};
+    for (size_t i = 0; i < sizeof misleading / sizeof *misleading; i++) {
+        char conninfo[100];
+        pqpool_error err;
+        snprintf(conninfo, sizeof conninfo, "client_encoding=%s", misleading[i]);
+        pqpool *pool = open_pool(conninfo, NULL);
+        PQclear(pqpool_exec(pool, "select 1", &err));
+        is_int(err.code, PQPOOL_ECONNECT, "nothing is shared under %s", misleading[i]);
+        is_int(err.outcome, PQPOOL_NOT_SENT, "  the statement was not sent");
+        has(err.message, misleading[i], "  the encoding is named");
+        has(err.message, "client_encoding=UTF8", "  and one way out");
+        has(err.message, "pqpool_acquire", "  and the other");
+        pqpool_ticket *ticket = submit_sql(pool, "select 1");
+        PQclear(pqpool_wait(ticket, -1, &err));
+        has(err.message, misleading[i], "  a ticket is told the same");
+        pqpool_lease lease = take(pool);
+        is_str(one(lease.conn, "show client_encoding"), misleading[i], "  a lease works with it");
+        pqpool_release(&lease);
+        close_pool(pool);
+    }
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
+        char conninfo[100];
+        pqpool_error err;
+        snprintf(conninfo, sizeof conninfo, "client_encoding=%s", plain[i]);
+        pqpool *pool = open_pool(conninfo, NULL);
+        PQclear(pqpool_exec(pool, "select 1", &err));
+        is_int(err.code, PQPOOL_OK, "%s is shared: %s", plain[i], err.message);
+        close_pool(pool);
+    }
+}
+
+static int set_encoding(PGconn *conn, void *arg)
+{
+    return PQsetClientEncoding(conn, arg);
+}
+
+static void check_encoding_of_hook(void)
+{
+    char encoding[] = "SJIS";
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .arg = encoding, .on_connect = set_encoding, .on_log = test_log};
+    pqpool_error err;
+    pqpool *pool = open_pool("", &hooks);
+    PQclear(pqpool_exec(pool, "select 1", &err));
+    has(err.message, "client_encoding is SJIS", "nothing is shared under what on_connect sets");
+    close_pool(pool);
+    pool = open_pool("", NULL);
+    PQclear(
+        pqpool_exec(pool, "do $$ begin perform set_config('client_encoding', 'BIG5', false); end $$", &err));
+    PGresult *res = pqpool_exec(pool, "show client_encoding", &err);
+    is_str(value(res), "UTF8", "a connection whose encoding a function changed is not shared any longer");
+    PQclear(res);
+    close_pool(pool);
+}
+
 int main(void)
 {
     tap_begin(60);
     ctl = control();
     check_params();
     check_misspelt();
+    check_encodings();
+    check_encoding_of_hook();
     PQfinish(ctl);
     return done_testing();
 }
