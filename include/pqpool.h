@@ -99,7 +99,7 @@ typedef struct {
     int64_t row;      /* the failing member of a group, else -1 */
     char sqlstate[6]; /* the server's five characters, or "" where it did not speak */
     char pad[2];
-    char message[1000]; /* one line or more of text, "" when code is PQPOOL_OK */
+    char message[1000]; /* one line of text, cut between characters of UTF-8, "" when code is PQPOOL_OK */
 } pqpool_error;
 
 #define PQPOOL_DEFAULT (-2) /* a time-out: the pool's own option */
@@ -154,6 +154,14 @@ typedef struct pqpool_hooks {
 } pqpool_hooks;
 #define PQPOOL_HOOKS .size = sizeof(pqpool_hooks)
 
+/*
+ * Appends keyword='value' to the text in buf, a blank before it where something stands there, and the value quoted as libpq
+ * reads it: for on_conninfo, pqpool_open() and pqpool_reload(). NULL and "" as a value add nothing. Returns the length of the
+ * whole text, without the NUL, as snprintf() counts: where it is not below size, nothing was added. buf holds a string, "" at the
+ * beginning; the keyword is not quoted and must be the caller's own. Thread-safe; does not block.
+ */
+size_t pqpool_conninfo_put(char *buf, size_t size, const char *keyword, const char *value);
+
 /* ---- opening and closing ---- */
 
 /*
@@ -161,8 +169,10 @@ typedef struct pqpool_hooks {
  * pool_NAME=value (pool_max_size=20, or under a name known from elsewhere: pool_connectionLimit=20), the rest
  * goes to libpq byte for byte. NULL or "" means libpq's defaults and environment.
  * Makes no connection: the first one is made when it is needed, or in the background with initial_size or
- * min_idle. Does not block. An unknown, out-of-range or contradictory option is refused: EINVAL, and the
- * message names the option, the value, and the nearest valid name.
+ * min_idle. Does not block. An unknown, out-of-range or contradictory option is refused, as is one given by two of its names:
+ * EINVAL, and the message names the option and what would be right. A short *_timeout or *_lifetime without a unit is told at
+ * warn: it is in milliseconds. No message, name or event shows a password or a part of one: where the string is malformed, the
+ * message tells the place.
  * Returns NULL on failure. The caller owns the pool: pqpool_close(), then pqpool_free().
  */
 pqpool *pqpool_open(const char *conninfo, const pqpool_hooks *hooks, pqpool_error *err) PQPOOL_MUST_CHECK;

@@ -123,6 +123,183 @@ static void check_encoding_of_hook(void)
     close_pool(pool);
 }
 
+/* ---- connection strings ---- */
+
+static _Atomic int leaks;
+
+static void look(const char *text)
+{
+    if (text && strstr(text, "S3cr")) {
+        leaks++;
+        diag("shown: %s", text);
+    }
+}
+
+static void look_at_event(const pqpool_event *event, void *arg)
+{
+    (void)arg;
+    look(event->text);
+}
+
+static void look_at_line(int level, const char *line, void *arg)
+{
+    (void)level, (void)arg;
+    look(line);
+}
+
+static int bad_conninfo(char *buf, size_t size, void *arg)
+{
+    snprintf(buf, size, "%s", (const char *)arg);
+    return 0;
+}
+
+/* Neither opening, nor running, nor a line or an event shows a part of the password. */
+static void shows_nothing(const char *conninfo, const pqpool_hooks *more)
+{
+    pqpool_hooks hooks = more ? *more : (pqpool_hooks){PQPOOL_HOOKS};
+    pqpool_error err;
+    hooks.on_event = look_at_event;
+    hooks.on_log = look_at_line;
+    leaks = 0;
+    pqpool *pool = pqpool_open(conninfo, &hooks, &err);
+    look(err.message);
+    if (pool) {
+        look(pqpool_name(pool));
+        PQclear(pqpool_exec(pool, "select 1", &err));
+        look(err.message);
+        close_pool(pool);
+    }
+    is_int(leaks, 0, "nothing of the password is shown: %s", conninfo);
+}
+
+static void check_secrets(void)
+{
+#define SOON "pool_log_level=debug&pool_acquire_timeout=200ms"
+#define LOUD "pool_log_level=debug pool_acquire_timeout=200ms "
+    static const char *const texts[] = {LOUD "user=none_such password=S3cret",
+                                        LOUD "password=my S3cret",
+                                        LOUD "password=my S3cret=x",
+                                        LOUD "password='my S3cret",
+                                        LOUD "pasword=S3cret",
+                                        LOUD "pool_password=S3cret",
+                                        LOUD "host=u:S3cret@localhost",
+                                        LOUD "port=S3cret",
+                                        LOUD "dbname=postgres://u:S3cret@h/d",
+                                        LOUD "dbname='host=x password=S3cret'",
+                                        "postgres://u:S3cr%zzet@localhost/d",
+                                        "postgres://u:p@S3cret@localhost/d",
+                                        "postgres://u:12/S3cret@localhost/d",
+                                        "postgres://u:p@12/S3cret@localhost/d",
+                                        "postgres://u:S3cr/et@localhost/d",
+                                        "postgres://u:S3cr?et@/none_such?" SOON,
+                                        "postgres://u:12/a?S3cr=et@localhost/d",
+                                        "postgres://u:12?S3cr=et@/none_such?" SOON,
+                                        "postgres://u:a#S3cr@[::1/d",
+                                        "postgres://u:a:S3cr@/none_such?pool_max_size=2&" SOON,
+                                        "postgres://localhost/d?password=S3cr%",
+                                        "postgres://localhost/d?password=a=S3cr",
+                                        "postgres://localhost/d?pasword=S3cr"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        shows_nothing(texts[i], NULL);
+    char no_end[] = "host=x password='S3cret", blank[] = "password=my S3cret", keyword[] = "S3cret=x";
+    char *said[] = {no_end, blank, keyword};
+    for (size_t i = 0; i < 3; i++) {
+        pqpool_hooks hooks = {PQPOOL_HOOKS, .arg = said[i], .on_conninfo = bad_conninfo};
+        shows_nothing(LOUD, &hooks);
+    }
+    const char *const keywords[] = {"host", "pasword", NULL}, *const values[] = {"/tmp", "S3cret", NULL};
+    pqpool_error err;
+    ok(!pqpool_open_params(keywords, values, 0, NULL, &err) && !strstr(err.message, "S3cr"),
+       "nor by arrays of keywords and values: %s", err.message);
+    static const char *const fine[] = {"host=@abstract",
+                                       "host=/tmp/a@b,localhost port=1,",
+                                       "port='1, 2' host=a,b",
+                                       "postgres://u:p%40q@h/d",
+                                       "postgres://localhost:5432/d?user=a@b",
+                                       "postgres://h/d?password=a@b",
+                                       "postgres://u:a?b@h/d",
+                                       "postgres://u@h1:1,h2:2/d",
+                                       "dbname=shop"};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+        pqpool *pool = pqpool_open(fine[i], NULL, &err);
+        ok(pool, "a right one opens: %s: %s", fine[i], err.message);
+        pqpool_free(pool);
+    }
+}
+
+static void check_hints(void)
+{
+    static const char *const want[][2] = {{"max_size=5", "did you mean pool_max_size?"},
+                                          {"connectionLimit=5", "did you mean pool_connectionLimit?"},
+                                          {"pool_min_size=3", "did you mean pool_min_idle?"},
+                                          {"pool_size=3", "did you mean pool_max_size?"},
+                                          {"hostt=x", "did you mean host?"},
+                                          {"search_path=x", "options='-c search_path=...'"},
+                                          {"pool_password=x", "stands without pool_"},
+                                          {"postgres://h/d?max_size=3", "did you mean pool_max_size?"},
+                                          {"pool_max_size=5 pool_maxTotal=6", "two names of one option"}};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        pqpool_error err;
+        ok(!pqpool_open(want[i][0], NULL, &err), "is refused: %s", want[i][0]);
+        is_int(err.code, PQPOOL_EINVAL, "  as a wrong call");
+        has(err.message, want[i][1], "  with a hint");
+    }
+}
+
+static char warned[2000];
+
+static void keep_line(int level, const char *line, void *arg)
+{
+    (void)arg;
+    if (level == PQPOOL_LOG_WARN)
+        snprintf(warned, sizeof warned, "%s", line);
+}
+
+static void check_bare_times(void)
+{
+    pqpool_hooks hooks = {PQPOOL_HOOKS, .on_log = keep_line};
+    close_pool(open_pool("pool_connect_timeout=5", &hooks));
+    is_str(warned,
+           "option connect_timeout is 5ms: a number without a unit is in milliseconds; write "
+           "pool_connect_timeout=5ms if "
+           "that is meant, or give seconds as pool_connect_timeout=5s",
+           "a short time without a unit is told when the pool is opened");
+    *warned = '\0';
+    close_pool(
+        open_pool("pool_connect_timeout=5s pool_max_lifetime=1800000 pool_stall_threshold=50", &hooks));
+    is_str(warned, "", "times that are no riddle are not");
+}
+
+static void check_conninfo_put(void)
+{
+    char text[200] = "";
+    pqpool_error err;
+    pqpool_conninfo_put(text, sizeof text, "dbname", one(ctl, "select current_database()"));
+    size_t length = pqpool_conninfo_put(text, sizeof text, "application_name", "it's \\ host=nowhere port=1");
+    is_int((long long)length, (long long)strlen(text), "the length of the whole text is told");
+    pqpool *pool = open_pool(text, NULL);
+    PGresult *res = pqpool_exec(pool, "show application_name", &err);
+    is_str(value(res), "it's \\ host=nowhere port=1",
+           "a value with quotes and keywords in it stays one value");
+    PQclear(res);
+    close_pool(pool);
+}
+
+/* ---- messages ---- */
+
+static void check_messages(void)
+{
+    pqpool *pool = open_pool("", NULL);
+    pqpool_error err;
+    PQclear(pqpool_exec(pool, "do $$ begin raise exception '%', repeat('\u00e9', 600); end $$", &err));
+    unsigned char last = (unsigned char)err.message[strlen(err.message) - 1];
+    is_int(last, 0xA9, "a message too long is cut between two characters");
+    PQclear(pqpool_exec(pool, "do $$ begin raise exception E'a\\nb\\tc'; end $$", &err));
+    ok(strstr(err.message, "a b c") && !strpbrk(err.message, "\n\t"), "a message is one line: %s",
+       err.message);
+    close_pool(pool);
+}
+
 int main(void)
 {
     tap_begin(60);
@@ -131,6 +308,11 @@ int main(void)
     check_misspelt();
     check_encodings();
     check_encoding_of_hook();
+    check_secrets();
+    check_hints();
+    check_bare_times();
+    check_conninfo_put();
+    check_messages();
     PQfinish(ctl);
     return done_testing();
 }

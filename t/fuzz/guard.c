@@ -8,6 +8,7 @@
 #include "lexer.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,16 @@ static void check_alone(const char *text)
 
 /* ---- the same from PostgreSQL's scanner: its answer is a protobuf, of which little is needed ---- */
 
-enum { SQL_COMMENT = 275, C_COMMENT = 276, IDENT = 258, UIDENT = 259, SCONST = 261, USCONST = 262, BCONST = 263, XCONST = 264 };
+enum {
+    SQL_COMMENT = 275,
+    C_COMMENT = 276,
+    IDENT = 258,
+    UIDENT = 259,
+    SCONST = 261,
+    USCONST = 262,
+    BCONST = 263,
+    XCONST = 264
+};
 
 typedef struct bytes {
     const unsigned char *at, *end;
@@ -145,12 +155,23 @@ static bool has_word(const char *text, const char *word)
     return false;
 }
 
+/* Whether they differ where a string goes on behind a comment: libpg_query ends it there, the server does not. */
+static bool goes_on(const char *text, const char *ours, const char *theirs)
+{
+    size_t i = 0;
+    while (ours[i] == theirs[i])
+        i++;
+    size_t at = i + strspn(text + i, " \t\n\f\r");
+    return ours[i] == 'S' && theirs[i] == ' ' && text[at] == '-' && text[at + 1] == '-';
+}
+
 static void compare_pieces(const char *text)
 {
     char *ours = calloc(1, strlen(text) + 1), *theirs = calloc(1, strlen(text) + 1);
     cut(text, ours);
     /* The scanner leaves UESCAPE to the grammar; a vertical tab is a blank from 16 on, and no token before. */
-    if (!doubtful && !strchr(text, '\v') && !has_word(text, "uescape") && cut_by_server(text, theirs) && strcmp(ours, theirs) != 0) {
+    if (!doubtful && !strchr(text, '\v') && !has_word(text, "uescape") && cut_by_server(text, theirs) &&
+        strcmp(ours, theirs) != 0 && !goes_on(text, ours, theirs)) {
         fprintf(stderr, "\n  ours:   %s\n  theirs: %s\n", ours, theirs);
         fault("PostgreSQL cuts the text in other pieces", text, "");
     }
@@ -208,10 +229,18 @@ static const char *function_name(const char *p, char *name, size_t size, bool *o
 /* What is forbidden in a call, NULL if nothing is. */
 static const char *judge_call(const char *p)
 {
-    static const char *const session[] = {"currval", "lastval", "setseed", "pg_advisory_lock", "pg_advisory_lock_shared",
-                                          "pg_try_advisory_lock", "pg_advisory_unlock", "pg_advisory_unlock_all",
-                                          "pg_backup_start", "pg_replication_origin_session_setup"};
-    static const char *const slots[] = {"pg_create_physical_replication_slot", "pg_create_logical_replication_slot",
+    static const char *const session[] = {"currval",
+                                          "lastval",
+                                          "setseed",
+                                          "pg_advisory_lock",
+                                          "pg_advisory_lock_shared",
+                                          "pg_try_advisory_lock",
+                                          "pg_advisory_unlock",
+                                          "pg_advisory_unlock_all",
+                                          "pg_backup_start",
+                                          "pg_replication_origin_session_setup"};
+    static const char *const slots[] = {"pg_create_physical_replication_slot",
+                                        "pg_create_logical_replication_slot",
                                         "pg_copy_physical_replication_slot"};
     char name[80];
     bool own, third_true = false, third_forbidden = false;
@@ -265,21 +294,24 @@ static const char *kind_at(const char *p)
 
 static const char *judge_statement(const char *tree, const char *kind)
 {
-    static const char *const forbidden[] = {"TransactionStmt",   "VariableSetStmt", "PrepareStmt",     "ExecuteStmt",
-                                            "DeallocateStmt",    "DiscardStmt",     "ListenStmt",      "UnlistenStmt",
-                                            "DeclareCursorStmt", "FetchStmt",       "ClosePortalStmt", "CopyStmt",
-                                            "LockStmt",          "LoadStmt",        "ConstraintsSetStmt", NULL};
+    static const char *const forbidden[] = {
+        "TransactionStmt",   "VariableSetStmt", "PrepareStmt",        "ExecuteStmt",
+        "DeallocateStmt",    "DiscardStmt",     "ListenStmt",         "UnlistenStmt",
+        "DeclareCursorStmt", "FetchStmt",       "ClosePortalStmt",    "CopyStmt",
+        "LockStmt",          "LoadStmt",        "ConstraintsSetStmt", NULL};
     /* In these an expression is only written down. */
     static const char *const stored[] = {"CreateFunctionStmt", "RuleStmt", NULL};
-    static const char *const runs[] = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt",
-                                       "CallStmt",   "ExplainStmt", "CreateTableAsStmt", NULL};
+    static const char *const runs[] = {"SelectStmt",  "InsertStmt",        "UpdateStmt",
+                                       "DeleteStmt",  "MergeStmt",         "CallStmt",
+                                       "ExplainStmt", "CreateTableAsStmt", NULL};
     if (one_of(kind, forbidden))
         return "its kind";
     if (strstr(tree, "{\"ExecuteStmt\":{") || strstr(tree, "{\"DeclareCursorStmt\":{"))
         return "EXECUTE or DECLARE within";
     if (!one_of(kind, stored) && strstr(tree, "\"relpersistence\":\"t\""))
         return "a temporary object";
-    if (!one_of(kind, stored) && (strstr(tree, "\"schemaname\":\"pg_temp\"") || strstr(tree, "\"schemaname\":\"pg_temp_")))
+    if (!one_of(kind, stored) &&
+        (strstr(tree, "\"schemaname\":\"pg_temp\"") || strstr(tree, "\"schemaname\":\"pg_temp_")))
         return "the temporary schema";
     if (!one_of(kind, runs))
         return NULL;
@@ -310,7 +342,8 @@ static int highest_parameter(const char *tree)
 
 static void compare_verdict(const char *text)
 {
-    static const char *const planned[] = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", NULL};
+    static const char *const planned[] = {"SelectStmt", "InsertStmt", "UpdateStmt",
+                                          "DeleteStmt", "MergeStmt",  NULL};
     pqp_verdict v = pqp_guard_check(text);
     if (v.construct)
         return;
@@ -324,7 +357,7 @@ static void compare_verdict(const char *text)
         if (strstr(first, "},{\"stmt\":") || strstr(first, ",\"stmt_location\""))
             if (*skip_value(first) && strstr(skip_value(first), "{\"stmt\":"))
                 fault("the guard takes several statements for one", text, r.parse_tree);
-        if (one_of(kind, planned) && v.params != highest_parameter(first))
+        if (one_of(kind, planned) && v.params < INT_MAX && v.params != highest_parameter(first))
             fault("the guard reads other parameters", text, r.parse_tree);
         if (v.plannable && strstr(first, "\"intoClause\":{"))
             fault("SELECT INTO is taken for a query", text, r.parse_tree);
@@ -382,7 +415,8 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned 
         char word[60];
         const char *chosen = words[(size_t)rand_r(&state) % COUNT(words)];
         const char *space = rand_r(&state) % 4 ? " " : "";
-        size_t length = (size_t)snprintf(word, sizeof word, "%s%s%s", space, rand_r(&state) % 8 ? chosen : "", space);
+        size_t length =
+            (size_t)snprintf(word, sizeof word, "%s%s%s", space, rand_r(&state) % 8 ? chosen : "", space);
         if (size - (end - at) + length > max)
             break;
         memmove(data + at + length, data + end, size - end);
