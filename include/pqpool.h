@@ -239,13 +239,20 @@ int pqpool_is_retryable(const pqpool_error *err);
 
 /* ---- lease: a PGconn of one's own ---- */
 
+/* In C++ a member that is not written in an initialiser is zero by itself. */
+#if defined(__cplusplus) && __cplusplus >= 201402L
+#define PQPOOL_ZERO = 0
+#else
+#define PQPOOL_ZERO
+#endif
+
 /* A lease, in the caller's memory. Zeroed when it is given back. conn is the caller's alone until then. libpq
  * would write the server's notices to stderr; the pool drops them, unless on_connect sets a receiver of its
  * own. */
-typedef struct {
-    PGconn *conn;
-    pqpool *pool;
-    uint64_t token; /* which slot, and the how-manieth lease of it: a copy is no second lease */
+typedef struct pqpool_lease {
+    PGconn *conn PQPOOL_ZERO;
+    pqpool *pool PQPOOL_ZERO;
+    uint64_t token PQPOOL_ZERO; /* which slot, and the how-manieth lease of it: a copy is no second lease */
 } pqpool_lease;
 
 /*
@@ -307,12 +314,21 @@ pqpool_code pqpool_release(pqpool_lease *lease);
 /* The same, but the connection is closed and not used again. */
 pqpool_code pqpool_discard(pqpool_lease *lease);
 
-/* Releases *lease if it is out; does nothing for a zeroed one. The function behind PQPOOL_AUTO_LEASE. */
+/* Releases *lease if it is out; does nothing for a zeroed one. The function behind PQPOOL_LEASE. */
 void pqpool_release_auto(pqpool_lease *lease);
 
-/* A lease that is released when it goes out of scope: PQPOOL_AUTO_LEASE lease = {0}; */
+/*
+ * Declares a lease that is released when it goes out of scope: PQPOOL_LEASE(lease); It is zeroed, so that every way out of the
+ * scope is right, those before pqpool_acquire() too. PQPOOL_AUTO_LEASE is its type alone, and must be initialised:
+ * PQPOOL_AUTO_LEASE lease = {0};
+ */
 #if defined(__GNUC__)
 #define PQPOOL_AUTO_LEASE __attribute__((cleanup(pqpool_release_auto))) pqpool_lease
+#ifdef __cplusplus
+#define PQPOOL_LEASE(name) PQPOOL_AUTO_LEASE name = {}
+#else
+#define PQPOOL_LEASE(name) PQPOOL_AUTO_LEASE name = {0}
+#endif
 #endif
 
 /* ---- share: statements on shared connections ---- */
@@ -341,6 +357,20 @@ typedef struct pqpool_stmt {
     pqpool_scope *scope; /* NULL */
 } pqpool_stmt;
 #define PQPOOL_STMT .size = sizeof(pqpool_stmt)
+
+/*
+ * n_params and param_values of text parameters in one, NULL among them being SQL's NULL:
+ *     pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select $1 + $2", PQPOOL_PARAMS("7", id)};
+ * The array lives as long as the block it stands in. In C++ there is no such array; give one a name.
+ */
+#ifndef __cplusplus
+#define PQPOOL_PARAMS(...)                                                                                   \
+    .n_params = (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)),                    \
+    .param_values = (const char *const[])                                                                    \
+    {                                                                                                        \
+        __VA_ARGS__                                                                                          \
+    }
+#endif
 
 enum {
     /*
@@ -497,6 +527,17 @@ int pqpool_fd(pqpool *pool);
 int pqpool_dispatch(pqpool *pool);
 
 #ifdef __cplusplus
+}
+
+/* pqpool_error has its code as an int32_t. */
+inline const char *pqpool_code_name(int32_t code)
+{
+    return pqpool_code_name(static_cast<pqpool_code>(code));
+}
+
+inline const char *pqpool_strerror(int32_t code)
+{
+    return pqpool_strerror(static_cast<pqpool_code>(code));
 }
 #endif
 #endif
