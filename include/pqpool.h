@@ -222,7 +222,7 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
  */
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
 
-/* The pool's name: option name, or host:port/dbname. Valid until pqpool_free(). */
+/* The pool's name: option name, or host:port/dbname, with hostaddr where there is no host, a service file read. Valid until pqpool_free(). */
 const char *pqpool_name(const pqpool *pool);
 
 const char *pqpool_code_name(pqpool_code code); /* "PQPOOL_ETIMEDOUT"; static */
@@ -323,7 +323,7 @@ void pqpool_release_auto(pqpool_lease *lease);
  * PQPOOL_AUTO_LEASE lease = {0};
  */
 #if defined(__GNUC__)
-#define PQPOOL_AUTO_LEASE __attribute__((cleanup(pqpool_release_auto))) pqpool_lease
+#define PQPOOL_AUTO_LEASE __attribute__((cleanup(pqpool_release_auto), unused)) pqpool_lease
 #ifdef __cplusplus
 #define PQPOOL_LEASE(name) PQPOOL_AUTO_LEASE name = {}
 #else

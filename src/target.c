@@ -238,8 +238,9 @@ bool pqp_target_value(const pqp_target *t, const char *keyword, char **value)
 bool pqp_target_name(const pqp_target *t, char *buf, size_t size)
 {
     char *host = NULL, *port = NULL, *dbname = NULL, *user = NULL;
-    bool fine = pqp_target_value(t, "host", &host) && pqp_target_value(t, "port", &port) &&
-                pqp_target_value(t, "dbname", &dbname) && (dbname || pqp_target_value(t, "user", &user));
+    bool fine = pqp_target_value(t, "host", &host) && (host || pqp_target_value(t, "hostaddr", &host)) &&
+                pqp_target_value(t, "port", &port) && pqp_target_value(t, "dbname", &dbname) &&
+                (dbname || pqp_target_value(t, "user", &user));
     if (fine)
         snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432",
                  dbname ? dbname

@@ -246,6 +246,34 @@ static void check_hints(void)
     }
 }
 
+static void check_names(void)
+{
+    char path[] = "/tmp/pqpool-service-XXXXXX";
+    int fd = mkstemp(path);
+    static const char file[] = "[shop]\nhost=h.example\nport=7\ndbname=d\n";
+    if (fd < 0 || write(fd, file, sizeof file - 1) != (ssize_t)sizeof file - 1)
+        bail("no file for services");
+    close(fd);
+    setenv("PGSERVICEFILE", path, 1);
+    char *host = getenv("PGHOST") ? strdup(getenv("PGHOST")) : NULL;
+    unsetenv("PGHOST");
+    static const char *const want[][2] = {{"hostaddr=127.0.0.1 port=5 dbname=d", "127.0.0.1:5/d"},
+                                          {"host=h hostaddr=127.0.0.1 port=5 dbname=d", "h:5/d"},
+                                          {"service=shop", "h.example:7/d"},
+                                          {"service=shop dbname=e", "h.example:7/e"},
+                                          {"service=shop pool_name=mine", "mine"}};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        pqpool *pool = open_pool(want[i][0], NULL);
+        is_str(pqpool_name(pool), want[i][1], "the name of a pool opened with %s", want[i][0]);
+        close_pool(pool);
+    }
+    unsetenv("PGSERVICEFILE");
+    unlink(path);
+    if (host)
+        setenv("PGHOST", host, 1);
+    free(host);
+}
+
 static char warned[2000];
 
 static void keep_line(int level, const char *line, void *arg)
@@ -311,6 +339,7 @@ int main(void)
     check_secrets();
     check_hints();
     check_bare_times();
+    check_names();
     check_conninfo_put();
     check_messages();
     PQfinish(ctl);
