@@ -98,7 +98,7 @@ static void *run_on_lease(void *arg)
 {
     struct statement *s = arg;
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0}; /* goes back when the function ends, whichever way */
+    PQPOOL_LEASE(lease); /* goes back when the function ends, whichever way */
     pqpool_code code = pqpool_acquire(s->pool, &lease, &err);
     if (s->all_have_one)
         pthread_barrier_wait(s->all_have_one);
@@ -179,7 +179,7 @@ static int run_request(pqpool *pool, int form, enum way way, char *text, int *tr
     char ids[500];
     int rows = 0;
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     *trips = way == TRANSACTION ? 2 : 0; /* BEGIN and COMMIT */
     if (way == TRANSACTION && pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
         return fail(err.message);

@@ -60,7 +60,7 @@ static void run(PGconn *conn, const char *sql)
 static void all_in_one(void)
 {
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK) {
         fail(err.message);
         return;
@@ -75,7 +75,7 @@ static void all_in_one(void)
 static void save(int in_transaction)
 {
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK) {
         fail(err.message);
         return;

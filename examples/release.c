@@ -69,11 +69,11 @@ static int handle_and_forget(pqpool *pool, const char *sql)
     return status;
 }
 
-/* As it should be: PQPOOL_AUTO_LEASE gives back on every path out of the block. */
+/* As it should be: PQPOOL_LEASE gives back on every path out of the block. */
 static int handle(pqpool *pool, const char *sql)
 {
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK)
         return 501;
     PGresult *res = PQexec(lease.conn, sql);

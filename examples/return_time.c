@@ -90,7 +90,7 @@ static void *call(void *arg)
     pthread_barrier_wait(&all_at_once);
     double began = now();
     if (leased) {
-        PQPOOL_AUTO_LEASE lease = {0};
+        PQPOOL_LEASE(lease);
         if (pqpool_acquire(pool, &lease, &err) == PQPOOL_OK)
             check(PQexec(lease.conn, "SELECT 7"), PQerrorMessage(lease.conn));
         else

@@ -52,7 +52,7 @@ static PGconn *connect_as(const char *conninfo, const char *user)
 static void *sleep_leased(void *arg)
 {
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     char sql[100];
     snprintf(sql, sizeof sql, "SELECT pg_sleep(%g) AS delay, id FROM generate_series(1, 1) id", seconds);
     if (pqpool_acquire(arg, &lease, &err) == PQPOOL_OK)
@@ -74,7 +74,7 @@ static const char *call(pqpool *pool, int timeout_ms)
 {
     static char text[1100];
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     if (pqpool_acquire_within(pool, timeout_ms, &lease, &err) == PQPOOL_OK)
         return "ok";
     snprintf(text, sizeof text, "%s: %s", pqpool_code_name(err.code), err.message);

@@ -89,7 +89,7 @@ static void print_table(const char *conninfo)
 static void *want(void *arg)
 {
     pqpool_error err;
-    PQPOOL_AUTO_LEASE lease = {0};
+    PQPOOL_LEASE(lease);
     if (pqpool_acquire(arg, &lease, &err) != PQPOOL_OK)
         fprintf(stderr, "settings: %s\n", err.message);
     return NULL;

@@ -99,7 +99,7 @@ typedef struct {
     int64_t row;      /* the failing member of a group, else -1 */
     char sqlstate[6]; /* the server's five characters, or "" where it did not speak */
     char pad[2];
-    char message[1000]; /* one line or more of text, "" when code is PQPOOL_OK */
+    char message[1000]; /* one line of text, cut between characters of UTF-8, "" when code is PQPOOL_OK */
 } pqpool_error;
 
 #define PQPOOL_DEFAULT (-2) /* a time-out: the pool's own option */
@@ -154,6 +154,14 @@ typedef struct pqpool_hooks {
 } pqpool_hooks;
 #define PQPOOL_HOOKS .size = sizeof(pqpool_hooks)
 
+/*
+ * Appends keyword='value' to the text in buf, a blank before it where something stands there, and the value quoted as libpq
+ * reads it: for on_conninfo, pqpool_open() and pqpool_reload(). NULL and "" as a value add nothing. Returns the length of the
+ * whole text, without the NUL, as snprintf() counts: where it is not below size, nothing was added. buf holds a string, "" at the
+ * beginning; the keyword is not quoted and must be the caller's own. Thread-safe; does not block.
+ */
+size_t pqpool_conninfo_put(char *buf, size_t size, const char *keyword, const char *value);
+
 /* ---- opening and closing ---- */
 
 /*
@@ -161,9 +169,11 @@ typedef struct pqpool_hooks {
  * pool_NAME=value (pool_max_size=20, or under a name known from elsewhere: pool_connectionLimit=20), the rest
  * goes to libpq byte for byte. NULL or "" means libpq's defaults and environment.
  * Makes no connection: the first one is made when it is needed, or in the background with initial_size or
- * min_idle. Does not block. An unknown, out-of-range or contradictory option is refused: EINVAL, and the
- * message names the option, the value, and the nearest valid name. So is what libpq would refuse at each connect without a
- * server (a port, sslmode, a service, as many ports as hosts), in its words; but not with on_conninfo, which may put it right.
+ * min_idle. Does not block. An unknown, out-of-range or contradictory option is refused, as is one given by two of its
+ * names: EINVAL, and the message names the option and what would be right. So is what libpq would refuse at each
+ * connect without a server (a port, sslmode, a service, as many ports as hosts); but not with on_conninfo, which may
+ * put it right. A short *_timeout or *_lifetime without a unit is told at warn: it is in milliseconds. No message, name
+ * or event shows a password or a part of one: where the string is malformed, the message tells the place.
  *
  * Several hosts, and several addresses of one name, are tried one by one, each with a share of connect_timeout, or for as long
  * as libpq's own connect_timeout says, where that is set and pool_connect_timeout is not. One that was silent is tried last for a
@@ -218,7 +228,7 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
  */
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
 
-/* The pool's name: option name, or host:port/dbname. Valid until pqpool_free(). */
+/* The pool's name: option name, or host:port/dbname, with hostaddr where there is no host, a service file read. Valid until pqpool_free(). */
 const char *pqpool_name(const pqpool *pool);
 
 const char *pqpool_code_name(pqpool_code code); /* "PQPOOL_ETIMEDOUT"; static */
@@ -235,13 +245,20 @@ int pqpool_is_retryable(const pqpool_error *err);
 
 /* ---- lease: a PGconn of one's own ---- */
 
+/* In C++ a member that is not written in an initialiser is zero by itself. */
+#if defined(__cplusplus) && __cplusplus >= 201402L
+#define PQPOOL_ZERO = 0
+#else
+#define PQPOOL_ZERO
+#endif
+
 /* A lease, in the caller's memory. Zeroed when it is given back. conn is the caller's alone until then. libpq
  * would write the server's notices to stderr; the pool drops them, unless on_connect sets a receiver of its
  * own. */
-typedef struct {
-    PGconn *conn;
-    pqpool *pool;
-    uint64_t token; /* which slot, and the how-manieth lease of it: a copy is no second lease */
+typedef struct pqpool_lease {
+    PGconn *conn PQPOOL_ZERO;
+    pqpool *pool PQPOOL_ZERO;
+    uint64_t token PQPOOL_ZERO; /* which slot, and the how-manieth lease of it: a copy is no second lease */
 } pqpool_lease;
 
 /*
@@ -314,12 +331,21 @@ pqpool_code pqpool_release(pqpool_lease *lease);
 /* The same, but the connection is closed and not used again. */
 pqpool_code pqpool_discard(pqpool_lease *lease);
 
-/* Releases *lease if it is out; does nothing for a zeroed one. The function behind PQPOOL_AUTO_LEASE. */
+/* Releases *lease if it is out; does nothing for a zeroed one. The function behind PQPOOL_LEASE. */
 void pqpool_release_auto(pqpool_lease *lease);
 
-/* A lease that is released when it goes out of scope: PQPOOL_AUTO_LEASE lease = {0}; */
+/*
+ * Declares a lease that is released when it goes out of scope: PQPOOL_LEASE(lease); It is zeroed, so that every way out of the
+ * scope is right, those before pqpool_acquire() too. PQPOOL_AUTO_LEASE is its type alone, and must be initialised:
+ * PQPOOL_AUTO_LEASE lease = {0};
+ */
 #if defined(__GNUC__)
-#define PQPOOL_AUTO_LEASE __attribute__((cleanup(pqpool_release_auto))) pqpool_lease
+#define PQPOOL_AUTO_LEASE __attribute__((cleanup(pqpool_release_auto), unused)) pqpool_lease
+#ifdef __cplusplus
+#define PQPOOL_LEASE(name) PQPOOL_AUTO_LEASE name = {}
+#else
+#define PQPOOL_LEASE(name) PQPOOL_AUTO_LEASE name = {0}
+#endif
 #endif
 
 /* ---- share: statements on shared connections ---- */
@@ -348,6 +374,20 @@ typedef struct pqpool_stmt {
     pqpool_scope *scope; /* NULL */
 } pqpool_stmt;
 #define PQPOOL_STMT .size = sizeof(pqpool_stmt)
+
+/*
+ * n_params and param_values of text parameters in one, NULL among them being SQL's NULL:
+ *     pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select $1 + $2", PQPOOL_PARAMS("7", id)};
+ * The array lives as long as the block it stands in. In C++ there is no such array; give one a name.
+ */
+#ifndef __cplusplus
+#define PQPOOL_PARAMS(...)                                                                                   \
+    .n_params = (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)),                    \
+    .param_values = (const char *const[])                                                                    \
+    {                                                                                                        \
+        __VA_ARGS__                                                                                          \
+    }
+#endif
 
 enum {
     /*
@@ -391,6 +431,7 @@ enum {
  * answer; err says why, and its outcome what became of the statement:
  *   EREFUSED  NOT_SENT  transaction control, SET, LISTEN, COPY, PREPARE, several statements in one string ...:
  *                       what would change the session for the neighbours. The message names the way out.
+ *   EINVAL    NOT_SENT  also a $n above n_params in the text of a query or CALL.
  *   ETIMEDOUT           NOT_SENT: no connection had room within acquire_timeout; UNKNOWN: sent, and timeout_ms
  *                       passed before the server's own word of it came. Its answer, when it comes, is dropped and
  *                       nobody else gets it, and new statements get another connection meanwhile.
@@ -401,6 +442,8 @@ enum {
  *                       where that can hit nothing else. (DONE: the server had finished it.) A large answer
  *                       is fetched row by row on a lease: PQsendQuery(), PQsetSingleRowMode().
  *   ENOMEM    DONE      the statement ran, and there was no memory for its answer
+ *   ECONNECT  NOT_SENT  also where the session can't be shared: standard_conforming_strings is off, or client_encoding
+ *                       is one in which the text could be misread (SJIS, SHIFT_JIS_2004, BIG5, GBK, GB18030, UHC, JOHAB).
  *   ECONNECT, EQUEUEFULL, ENOWAIT, ECLOSED, EINVAL, ENOMEM
  *             NOT_SENT  (UNKNOWN where an IDEMPOTENT or READ_ONLY statement was sent once already).
  * Blocks until then. Thread-safe. A thread that holds a lease of the pool gets a connection to itself for its
@@ -507,6 +550,17 @@ int pqpool_fd(pqpool *pool);
 int pqpool_dispatch(pqpool *pool);
 
 #ifdef __cplusplus
+}
+
+/* pqpool_error has its code as an int32_t. */
+inline const char *pqpool_code_name(int32_t code)
+{
+    return pqpool_code_name(static_cast<pqpool_code>(code));
+}
+
+inline const char *pqpool_strerror(int32_t code)
+{
+    return pqpool_strerror(static_cast<pqpool_code>(code));
 }
 #endif
 #endif

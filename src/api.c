@@ -5,6 +5,8 @@
 #define PQPOOL_NO_CALL_SITES /* here are the functions behind those macros */
 #include "base.h"
 
+#include "conninfo.h"
+#include "hint.h"
 #include "lease.h"
 #include "life.h"
 #include "loop.h"
@@ -37,6 +39,8 @@ static pqpool *open_checked(pqp_options *options, const char *const *keywords, c
     }
     if (pqp_options_check(options, err) != PQPOOL_OK)
         return NULL;
+    if (pqp_hint_pairs(keywords, values, expand_dbname, err) != PQPOOL_OK)
+        return NULL;
     if (pqp_target_init(&target, keywords, values, expand_dbname, err) != PQPOOL_OK)
         return NULL;
     int timeout_s = 0; /* libpq's own, for each host */
@@ -56,8 +60,9 @@ pqpool *pqpool_open(const char *conninfo, const pqpool_hooks *hooks, pqpool_erro
     pqp_options options;
     char *rest;
     pqp_error_clear(err);
+    pqp_option_names names = {{0}};
     pqp_options_init(&options);
-    if (pqp_options_split(&options, conninfo, &rest, err) != PQPOOL_OK)
+    if (pqp_options_split(&options, &names, conninfo, &rest, err) != PQPOOL_OK)
         return NULL;
     /* An empty string would be a database called "": leave the keyword out. */
     bool any = rest[strspn(rest, " \t\n")] != '\0';
@@ -68,7 +73,7 @@ pqpool *pqpool_open(const char *conninfo, const pqpool_hooks *hooks, pqpool_erro
                    "the connection string is not valid: it has neither keyword=value nor postgresql://");
     else
         pool = open_checked(&options, keywords, values, 1, hooks, err);
-    free(rest);
+    pqp_conninfo_forget(rest);
     return pool;
 }
 
@@ -84,6 +89,7 @@ pqpool *pqpool_open_params(const char *const *keywords, const char *const *value
     while (keywords[n])
         n++;
     pqp_options options;
+    pqp_option_names names = {{0}};
     pqp_options_init(&options);
     pqpool *pool = NULL;
     char *rest = NULL;
@@ -95,20 +101,25 @@ pqpool *pqpool_open_params(const char *const *keywords, const char *const *value
     for (size_t i = 0; i < n; i++) {
         own[i] = values[i];
         if (strncmp(keywords[i], "pool_", 5) == 0) {
-            if (values[i] && pqp_options_set(&options, keywords[i], values[i], err) != PQPOOL_OK)
+            if (values[i] && pqp_options_take(&options, &names, keywords[i], values[i], err) != PQPOOL_OK)
                 goto done;
         } else if (expand_dbname && !rest && values[i] && strcmp(keywords[i], "dbname") == 0 &&
                    pqp_options_is_conninfo(values[i])) {
-            if (pqp_options_split(&options, values[i], &rest, err) != PQPOOL_OK)
+            if (pqp_options_split(&options, &names, values[i], &rest, err) != PQPOOL_OK)
                 goto done;
             own[i] = rest;
         }
     }
     pool = open_checked(&options, keywords, own, expand_dbname, hooks, err);
 done:
-    free(rest);
+    pqp_conninfo_forget(rest);
     free(own);
     return pool;
+}
+
+size_t pqpool_conninfo_put(char *buf, size_t size, const char *keyword, const char *value)
+{
+    return pqp_conninfo_put(buf, size, keyword, value);
 }
 
 pqpool_code pqpool_close(pqpool *pool, int drain_ms)

@@ -1,6 +1,8 @@
 #include "check.h"
 
 #include "guard.h"
+#include "lexicon.h"
+#include "span.h"
 
 /* The protocol's own limits: a message's length is a signed 32-bit number, and the server refuses 1 GB. */
 #define MESSAGE_MAX ((size_t)1 << 30)
@@ -60,13 +62,42 @@ static pqpool_code check_fields(const pqpool_stmt *s, pqpool_error *err)
  * one too few may be a wrong answer: so those that don't are listed. */
 static bool may_alter(const pqp_verdict *v)
 {
-    static const char *const harmless[] = {"SHOW",    "NOTIFY",  "TRUNCATE", "COMMENT",  "GRANT",
-                                           "REVOKE",  "ANALYZE", "ANALYSE",  "VACUUM",   "REINDEX",
-                                           "REFRESH", "CLUSTER", "SECURITY", "REASSIGN", ""};
+    static const char *const harmless[] = {
+        "SHOW",    "NOTIFY", "TRUNCATE", "COMMENT", "GRANT",   "CHECKPOINT", "REVOKE",   "ANALYZE",
+        "ANALYSE", "VACUUM", "REINDEX",  "REFRESH", "CLUSTER", "SECURITY",   "REASSIGN", ""};
     bool listed = v->plannable;
     for (size_t i = 0; !listed && i < PQP_COUNT_OF(harmless); i++)
         listed = strcmp(v->word, harmless[i]) == 0;
     return !listed;
+}
+
+/* What a first word that is not known may have been meant for; NULL: it is like none, or known. */
+static const char *nearest_word(const char *word)
+{
+    const char *best = NULL;
+    int limit = strlen(word) < 4 ? 2 : 3;
+    for (const pqp_first_word *w = pqp_first_words; w->word; w++) {
+        int d = pqp_span_distance(pqp_span_of(word), pqp_span_of(w->word));
+        if (d == 0)
+            return NULL;
+        if (d < limit) {
+            limit = d;
+            best = w->word;
+        }
+    }
+    return best;
+}
+
+static pqpool_code refuse_text(const pqp_verdict *v, pqpool_error *err)
+{
+    bool told = strncmp(v->construct, v->word, strlen(v->word)) == 0;
+    const char *near = nearest_word(v->word);
+    pqp_refuse(err, PQPOOL_EREFUSED, "%s%s%s%s may not run on a shared connection; ", v->construct,
+               told ? "" : " (", told ? "" : v->word, told ? "" : ")");
+    if (near)
+        pqp_error_append(err, "did you mean %s? ", near);
+    pqp_error_append(err, "%s", v->way_out);
+    return PQPOOL_EREFUSED;
 }
 
 /* Whether the text may share, and the plan it is known by. A text the pool keeps has passed the guard. */
@@ -76,12 +107,10 @@ static pqpool_code check_text(pqpool *p, const pqpool_stmt *s, size_t length, pq
     if (keep && (m->plan = pqp_plans_find(&p->plans, s, length)))
         return PQPOOL_OK;
     pqp_verdict verdict = pqp_guard_check(s->sql);
-    if (verdict.construct) {
-        bool same = strcmp(verdict.construct, verdict.word) == 0 || !*verdict.word;
-        return pqp_refuse(err, PQPOOL_EREFUSED, "%s%s%s%s may not run on a shared connection; %s",
-                          verdict.construct, same ? "" : " (", same ? "" : verdict.word, same ? "" : ")",
-                          verdict.way_out);
-    }
+    if (verdict.construct)
+        return refuse_text(&verdict, err);
+    if (verdict.params > s->n_params)
+        return pqp_refuse(err, PQPOOL_EINVAL, "$%d is used but n_params is %d", verdict.params, s->n_params);
     m->commits_itself = verdict.commits_itself;
     m->alters = may_alter(&verdict);
     if (keep && verdict.plannable)

@@ -257,28 +257,93 @@ static pqpool_code split_uri(splitter *s, size_t scheme)
     return PQPOOL_OK;
 }
 
+void pqp_conninfo_forget(char *text)
+{
+    if (text)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
+
+static pqpool_code split(splitter *s, char **rest)
+{
+    s->prefix_size = strlen(s->prefix);
+    size_t size = strlen(s->in);
+    s->rest = malloc(size + 1);
+    s->scratch = malloc(size + 2);
+    if (!s->rest || !s->scratch) {
+        free(s->rest);
+        free(s->scratch);
+        return pqp_no_memory(s->err);
+    }
+    size_t scheme = uri_prefix_size(s->in);
+    pqpool_code code = scheme > 0 ? split_uri(s, scheme) : split_pairs(s);
+    s->rest[s->used] = '\0';
+    explicit_bzero(s->scratch, size + 2); /* it may have held a password */
+    free(s->scratch);
+    if (code == PQPOOL_OK)
+        *rest = s->rest;
+    else
+        pqp_conninfo_forget(s->rest);
+    return code;
+}
+
 pqpool_code pqp_conninfo_split(const char *conninfo, const char *prefix, pqp_conninfo_taker take, void *arg,
                                char **rest, pqpool_error *err)
 {
-    *rest = NULL;
     splitter s = {.prefix = prefix, .take = take, .arg = arg, .err = err, .in = conninfo ? conninfo : ""};
-    s.prefix_size = strlen(prefix);
-    size_t size = strlen(s.in);
-    s.rest = malloc(size + 1);
-    s.scratch = malloc(size + 2);
-    if (!s.rest || !s.scratch) {
-        free(s.rest);
-        free(s.scratch);
-        return pqp_no_memory(err);
-    }
-    size_t scheme = uri_prefix_size(s.in);
-    pqpool_code code = scheme > 0 ? split_uri(&s, scheme) : split_pairs(&s);
-    s.rest[s.used] = '\0';
-    explicit_bzero(s.scratch, size + 2); /* it may have held a password */
-    free(s.scratch);
-    if (code == PQPOOL_OK)
-        *rest = s.rest;
-    else
-        free(s.rest);
+    *rest = NULL;
+    return split(&s, rest);
+}
+
+pqpool_code pqp_conninfo_read(const char *conninfo, pqp_conninfo_taker take, void *arg, pqpool_error *err)
+{
+    splitter s = {.prefix = "", .take = take, .arg = arg, .err = err, .in = conninfo, .taken = true};
+    char *rest = NULL;
+    pqpool_code code = split(&s, &rest);
+    pqp_conninfo_forget(rest);
     return code;
+}
+
+bool pqp_conninfo_is_uri(const char *text)
+{
+    return uri_prefix_size(text) > 0;
+}
+
+/* ---- writing ---- */
+
+typedef struct writer {
+    char *buf;
+    size_t size, at; /* at goes on behind the end, as snprintf() counts */
+} writer;
+
+static void write_char(writer *w, char c)
+{
+    if (w->at + 1 < w->size)
+        w->buf[w->at] = c;
+    w->at++;
+}
+
+size_t pqp_conninfo_put(char *buf, size_t size, const char *keyword, const char *value)
+{
+    size_t used = size > 0 ? strnlen(buf, size) : 0;
+    if (!keyword || !value || !*value)
+        return used;
+    writer w = {buf, size, used};
+    if (used > 0)
+        write_char(&w, ' ');
+    for (const char *p = keyword; *p; p++)
+        write_char(&w, *p);
+    write_char(&w, '=');
+    write_char(&w, '\'');
+    for (const char *p = value; *p; p++) {
+        if (*p == '\'' || *p == '\\')
+            write_char(&w, '\\');
+        write_char(&w, *p);
+    }
+    write_char(&w, '\'');
+    if (w.at < size)
+        buf[w.at] = '\0';
+    else if (used < size)
+        buf[used] = '\0'; /* all of it or nothing: half a value is another value */
+    return w.at;
 }

@@ -21,6 +21,19 @@ typedef pqpool_code (*pqp_conninfo_taker)(void *arg, const char *name, const cha
 pqpool_code pqp_conninfo_split(const char *conninfo, const char *prefix, pqp_conninfo_taker take, void *arg,
                                char **rest, pqpool_error *err) PQP_MUSTCHECK;
 
+/* Hands over every keyword, the query parameters of a URI. EINVAL with the spot, and no text, where the string is malformed. */
+pqpool_code pqp_conninfo_read(const char *conninfo, pqp_conninfo_taker take, void *arg,
+                              pqpool_error *err) PQP_MUSTCHECK;
+
+/* Appends keyword='value', the value quoted as libpq reads it, all or nothing; nothing for NULL and "".
+ * Returns how long the whole text is, or would be. */
+size_t pqp_conninfo_put(char *buf, size_t size, const char *keyword, const char *value);
+
+/* Wipes a string that may hold a secret, and frees it; NULL is allowed. */
+void pqp_conninfo_forget(char *text);
+
+bool pqp_conninfo_is_uri(const char *text);
+
 /* Whether libpq would read this text, as a dbname, as a connection string. */
 bool pqp_conninfo_recognize(const char *text);
 

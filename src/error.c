@@ -2,9 +2,9 @@
 #include "error.h"
 
 #include "refusal.h"
+#include "text.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 
 _Static_assert(sizeof(pqpool_error) == 1024, "the public error has a fixed size");
 
@@ -69,10 +69,9 @@ pqpool_code pqp_fail(pqpool_error *err, pqpool_code code, pqpool_outcome outcome
     err->outcome = (int32_t)outcome;
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->message, sizeof err->message, fmt, args);
+    pqp_text_print(err->message, sizeof err->message, fmt, args);
     va_end(args);
-    for (size_t n = strlen(err->message); n > 0 && err->message[n - 1] == '\n'; n--)
-        err->message[n - 1] = '\0';
+    pqp_text_one_line(err->message);
     return code;
 }
 
@@ -93,8 +92,9 @@ void pqp_error_append(pqpool_error *err, const char *fmt, ...)
     size_t used = strlen(err->message);
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->message + used, sizeof err->message - used, fmt, args);
+    pqp_text_print(err->message + used, sizeof err->message - used, fmt, args);
     va_end(args);
+    pqp_text_one_line(err->message + used);
 }
 
 pqpool_code pqp_no_memory(pqpool_error *err)

@@ -10,8 +10,8 @@
 /* Clears *err to PQPOOL_OK, DONE. err may be NULL. */
 void pqp_error_clear(pqpool_error *err);
 
-/* Fills *err (may be NULL) and returns code, so that a failing path is one line. Cuts what does not fit, and
- * the newlines with which libpq ends its texts. */
+/* Fills *err (may be NULL) and returns code, so that a failing path is one line. Cuts what does not
+ * fit, between two characters, and makes one line of several. */
 pqpool_code pqp_fail(pqpool_error *err, pqpool_code code, pqpool_outcome outcome, const char *fmt, ...)
     PQP_PRINTF(4, 5);
 

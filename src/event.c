@@ -1,6 +1,7 @@
 #include "event.h"
 
 #include "clock.h"
+#include "text.h"
 
 #include <limits.h>
 #include <stdarg.h>
@@ -135,7 +136,7 @@ static void append(pqp_events *ev, const pqpool_event *what, const char *text)
     note->event = *what;
     note->event.size = sizeof note->event;
     note->event.pool_name = ev->pool_name;
-    snprintf(note->text, sizeof note->text, "%s", text ? text : "");
+    pqp_text_copy(note->text, sizeof note->text, text ? text : "");
 }
 
 bool pqp_event_wanted(pqp_events *ev, int id)
@@ -194,12 +195,12 @@ static void describe(const pqpool_event *e, char *line, size_t size)
     if (e->thread)
         ADD(" thread %d,", (int)e->thread);
     if (e->wait_us)
-        ADD(" waited %.1f ms,", (double)e->wait_us / 1000);
+        ADD(" waited " PQP_TENTHS " ms,", PQP_TENTHS_OF(e->wait_us, PQP_MS_IN_US));
     if (e->hold_us)
-        ADD(" %s %.1f ms,", e->id == PQPOOL_EVENT_SLOW_STATEMENT ? "took" : "held",
-            (double)e->hold_us / 1000);
+        ADD(" %s " PQP_TENTHS " ms,", e->id == PQPOOL_EVENT_SLOW_STATEMENT ? "took" : "held",
+            PQP_TENTHS_OF(e->hold_us, PQP_MS_IN_US));
     if (e->idle_tx_us)
-        ADD(" %.1f ms of it idle in transaction,", (double)e->idle_tx_us / 1000);
+        ADD(" " PQP_TENTHS " ms of it idle in transaction,", PQP_TENTHS_OF(e->idle_tx_us, PQP_MS_IN_US));
     if (e->count)
         ADD(" %d,", (int)e->count);
     if (e->waiting)
@@ -297,7 +298,7 @@ void pqp_log(pqp_events *ev, pqpool_log_level level, const char *fmt, ...)
     char line[PQP_EVENT_TEXT + 400];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
+    pqp_text_print(line, sizeof line, fmt, args);
     va_end(args);
     if (defers)
         note_down(ev, &(pqpool_event){.count = (int32_t)level}, line);

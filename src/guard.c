@@ -2,6 +2,7 @@
 #include "guard.h"
 
 #include "lexer.h"
+#include "lexicon.h"
 
 typedef pqp_token token;
 
@@ -15,127 +16,16 @@ static bool is_one_of(const token *t, const char *const *upper_case)
     return pqp_lexer_is_one_of(t, upper_case);
 }
 
-/* ---- what is allowed ---- */
-
-#define BY_LEASE "take a lease (pqpool_acquire) and run it there"
-#define BY_TX "take a lease (pqpool_acquire) and run the transaction there"
-#define BY_SETTING                                                                                           \
-    "set it in the connection string (options=) or the on_connect hook, or take a lease (pqpool_acquire)"
-#define BY_PREPARE                                                                                           \
-    "give the statement as it is: the pool prepares what is repeated, or take a lease (pqpool_acquire)"
-#define BY_LISTEN "take a lease (pqpool_acquire) and listen there"
-#define BY_COPY "take a lease (pqpool_acquire) and copy there"
-#define BY_XACT_LOCK "use the function of this name with _xact_, or take a lease (pqpool_acquire)"
-#define BY_RETURNING "use RETURNING, or take a lease (pqpool_acquire)"
-#define BY_ONE "give one statement per call (pqpool_exec_all runs several side by side)"
-#define BY_LOCAL "take a lease (pqpool_acquire), or set it for the one statement: third argument true"
-
-/* What further is looked at in a statement, by its first word. */
-enum {
-    ALLOWED = 1,
-    CALLS = 2,    /* it runs expressions: the session's functions count */
-    COMMITS = 4,  /* it commits by itself, in whole or in part */
-    EXPLAINS = 8, /* the statement in it counts */
-    CREATES = 16,
-    CHANGES = 32, /* ALTER, DROP: some kinds of objects commit by themselves */
-    PLANNED = 64, /* the server plans it */
-};
-
-typedef struct first_word {
-    const char *word;
-    int traits;
-    const char *way_out; /* of those not allowed */
-} first_word;
-
-static const first_word first_words[] = {
-    {"SELECT", ALLOWED | CALLS | PLANNED, NULL},
-    {"INSERT", ALLOWED | CALLS | PLANNED, NULL},
-    {"UPDATE", ALLOWED | CALLS | PLANNED, NULL},
-    {"DELETE", ALLOWED | CALLS | PLANNED, NULL},
-    {"WITH", ALLOWED | CALLS | PLANNED, NULL},
-    {"MERGE", ALLOWED | CALLS | PLANNED, NULL},
-    {"VALUES", ALLOWED | CALLS | PLANNED, NULL},
-    {"TABLE", ALLOWED | CALLS | PLANNED, NULL},
-    {"SHOW", ALLOWED, NULL},
-    {"EXPLAIN", ALLOWED | EXPLAINS, NULL},
-    {"CREATE", ALLOWED | CREATES, NULL},
-    {"ALTER", ALLOWED | CHANGES, NULL},
-    {"DROP", ALLOWED | CHANGES, NULL},
-    {"TRUNCATE", ALLOWED, NULL},
-    {"COMMENT", ALLOWED, NULL},
-    {"GRANT", ALLOWED, NULL},
-    {"REVOKE", ALLOWED, NULL},
-    {"ANALYZE", ALLOWED | COMMITS, NULL},
-    {"ANALYSE", ALLOWED | COMMITS, NULL},
-    {"VACUUM", ALLOWED | COMMITS, NULL},
-    {"REINDEX", ALLOWED | COMMITS, NULL},
-    {"REFRESH", ALLOWED, NULL},
-    {"CLUSTER", ALLOWED | COMMITS, NULL},
-    {"CALL", ALLOWED | CALLS | COMMITS, NULL},
-    {"DO", ALLOWED | COMMITS, NULL},
-    {"NOTIFY", ALLOWED, NULL},
-    {"IMPORT", ALLOWED, NULL},
-    {"SECURITY", ALLOWED, NULL},
-    {"REASSIGN", ALLOWED, NULL},
-    {"BEGIN", 0, BY_TX},
-    {"START", 0, BY_TX},
-    {"COMMIT", 0, BY_TX},
-    {"END", 0, BY_TX},
-    {"ROLLBACK", 0, BY_TX},
-    {"ABORT", 0, BY_TX},
-    {"SAVEPOINT", 0, BY_TX},
-    {"RELEASE", 0, BY_TX},
-    {"LOCK", 0, BY_TX},
-    {"PREPARE", 0, BY_PREPARE},
-    {"EXECUTE", 0, BY_PREPARE},
-    {"DEALLOCATE", 0, BY_PREPARE},
-    {"SET", 0, BY_SETTING},
-    {"RESET", 0, BY_SETTING},
-    {"DISCARD", 0, BY_LEASE},
-    {"LISTEN", 0, BY_LISTEN},
-    {"UNLISTEN", 0, BY_LISTEN},
-    {"DECLARE", 0, BY_TX},
-    {"FETCH", 0, BY_TX},
-    {"MOVE", 0, BY_TX},
-    {"CLOSE", 0, BY_TX},
-    {"COPY", 0, BY_COPY},
-    {"LOAD", 0, "load it in the on_connect hook, or take a lease (pqpool_acquire)"},
-    {"CHECKPOINT", 0, BY_LEASE},
-};
-
-/* Functions that change the session, or read what an earlier statement left in it. */
-static const struct {
-    const char *name, *construct, *way_out;
-} session_functions[] = {
-    {"currval", "currval()", BY_RETURNING},
-    {"lastval", "lastval()", BY_RETURNING},
-    {"setseed", "setseed()", BY_LEASE},
-    {"pg_advisory_lock", "pg_advisory_lock()", BY_XACT_LOCK},
-    {"pg_advisory_lock_shared", "pg_advisory_lock_shared()", BY_XACT_LOCK},
-    {"pg_try_advisory_lock", "pg_try_advisory_lock()", BY_XACT_LOCK},
-    {"pg_try_advisory_lock_shared", "pg_try_advisory_lock_shared()", BY_XACT_LOCK},
-    {"pg_advisory_unlock", "pg_advisory_unlock()", BY_XACT_LOCK},
-    {"pg_advisory_unlock_shared", "pg_advisory_unlock_shared()", BY_XACT_LOCK},
-    {"pg_advisory_unlock_all", "pg_advisory_unlock_all()", BY_XACT_LOCK},
-    {"pg_backup_start", "pg_backup_start()", BY_LEASE},
-    {"pg_backup_stop", "pg_backup_stop()", BY_LEASE},
-    {"pg_start_backup", "pg_start_backup()", BY_LEASE}, /* their names before 15 */
-    {"pg_stop_backup", "pg_stop_backup()", BY_LEASE},
-    {"pg_replication_origin_session_setup", "pg_replication_origin_session_setup()", BY_LEASE},
-    {"pg_replication_origin_session_reset", "pg_replication_origin_session_reset()", BY_LEASE},
-    {"pg_replication_origin_xact_setup", "pg_replication_origin_xact_setup()", BY_LEASE},
-    {"pg_replication_origin_xact_reset", "pg_replication_origin_xact_reset()", BY_LEASE},
-};
-
-/* ---- the decision ---- */
-
-/* An open call of set_config(), of which the third argument must be TRUE and nothing else. */
-typedef struct setting {
+/* An open call that is judged by its arguments. */
+typedef struct open_call {
+    const pqp_session_function *function;
     int depth; /* within its parentheses */
     int argument;
-    int tokens; /* of the third argument */
-    bool is_true;
-} setting;
+    int tokens;                     /* of the argument */
+    bool named, temporary;          /* the argument is written as name => value; its name is temporary */
+    bool marked, is_true, is_false; /* its second token begins a => or :=; its last one is the word */
+    bool local;                     /* the third argument was TRUE and nothing else */
+} open_call;
 
 /* How far into an EXPLAIN or a CREATE the reader is. */
 typedef enum { BODY, EXPLAIN_HEAD, EXPLAIN_OPTIONS, CREATE_HEAD, CREATE_QUERY } stage;
@@ -150,13 +40,15 @@ typedef struct reader {
     into_state into;
     int traits; /* of the first word; those of the inner statement once an EXPLAIN has shown it */
     token first, object;
-    int depth;    /* of parentheses and brackets */
-    int body;     /* of BEGIN ATOMIC and CASE in a function's body */
-    bool schema;  /* CREATE SCHEMA, which may have a CREATE in it */
-    bool updates; /* between UPDATE and the name of what it updates */
-    bool ended;   /* a semicolon ended the statement */
-    int n_settings;
-    setting settings[4];
+    int depth;        /* of parentheses and brackets */
+    int body;         /* of BEGIN ATOMIC and CASE in a function's body */
+    bool schema;      /* CREATE SCHEMA, which may have a CREATE in it */
+    bool updates;     /* between UPDATE and the name of what it updates */
+    bool ended;       /* a semicolon ended the statement */
+    uint64_t with;    /* bit d: within d parentheses a WITH has begun, and its statement has not */
+    const char *verb; /* the last INSERT or MERGE that is one, and no name */
+    int n_calls;
+    open_call calls[4];
 } reader;
 
 static void refuse(reader *r, const char *construct, const char *way_out)
@@ -185,24 +77,69 @@ static bool in_transaction(const token *first)
     return is_one_of(&next, second);
 }
 
+/* COMMIT PREPARED and ROLLBACK PREPARED end no transaction of the session's own. */
+static const char *of_prepared(const token *first)
+{
+    token next;
+    pqp_lexer_next(first->at + first->size, &next);
+    if (!is(&next, "PREPARED"))
+        return NULL;
+    return is(first, "COMMIT") ? "COMMIT PREPARED" : is(first, "ROLLBACK") ? "ROLLBACK PREPARED" : NULL;
+}
+
+static uint64_t with_bit(int depth)
+{
+    return depth < 64 ? UINT64_C(1) << depth : 0;
+}
+
+static bool in_with(const reader *r, int depth)
+{
+    return r->with & with_bit(depth);
+}
+
+/*
+ * Follows what a WITH announces: until its statement begins, a name with a parenthesis behind it is no call, and an INSERT or
+ * MERGE is that statement. Elsewhere the two may be names: SELECT count(*) insert INTO TEMP t.
+ */
+static void read_with(reader *r, bool first)
+{
+    static const char *const ends[] = {"SELECT", "VALUES", "TABLE",  "UPDATE", "DELETE",    "INSERT",
+                                       "MERGE",  "UNION",  "EXCEPT", "ORDER",  "INTERSECT", "LIMIT",
+                                       "OFFSET", "FETCH",  "FOR",    NULL};
+    bool begins = first || r->before.kind == PQP_TOKEN_OPEN;
+    if (begins && is(&r->now, "WITH")) {
+        r->with |= with_bit(r->depth);
+        return;
+    }
+    if (!is_one_of(&r->now, ends))
+        return;
+    if ((begins || in_with(r, r->depth)) && (is(&r->now, "INSERT") || is(&r->now, "MERGE")))
+        r->verb = r->now.at;
+    r->with &= ~with_bit(r->depth);
+}
+
 /* The word a statement, or the one within an EXPLAIN, begins with. */
 static void take_first(reader *r)
 {
-    const first_word *w = first_words, *end = w + PQP_COUNT_OF(first_words);
-    while (w < end && !is(&r->now, w->word))
+    const pqp_first_word *w = pqp_first_words;
+    while (w->word && !is(&r->now, w->word))
         w++;
-    if (w == end) {
+    if (!w->word) {
         refuse(r,
                r->now.kind == PQP_TOKEN_WORD ? "a statement of a kind the pool does not know"
                                              : "a text that does not begin as a statement does",
-               BY_LEASE);
+               BY_SPELLING);
         return;
     }
-    if (w->way_out)
+    const char *prepared = of_prepared(&r->now);
+    if (prepared)
+        refuse(r, prepared, BY_LEASE);
+    else if (w->way_out)
         refuse(r, w->word, in_transaction(&r->now) ? BY_TX : w->way_out);
     r->first = r->now;
     r->traits = w->traits;
     r->updates = is(&r->now, "UPDATE");
+    read_with(r, true);
     r->stage = w->traits & EXPLAINS ? EXPLAIN_HEAD : BODY;
     if (w->traits & CREATES)
         begin_create(r);
@@ -298,15 +235,6 @@ static void read_definition(reader *r)
         read_change(r);
 }
 
-/* INSERT or MERGE as the verb they are, and no column of this name: the next word is INTO. */
-static bool verb(const reader *r)
-{
-    if (!is(&r->before, "INSERT") && !is(&r->before, "MERGE"))
-        return false;
-    return r->before.at == r->first.at || r->before2.kind == PQP_TOKEN_OPEN ||
-           (r->before2.kind == PQP_TOKEN_CLOSE && is(&r->first, "WITH"));
-}
-
 /* SELECT ... INTO TEMP name, while INSERT INTO temp is a table of this name, as is SELECT ... INTO temp. */
 static void read_into(reader *r)
 {
@@ -314,7 +242,7 @@ static void read_into(reader *r)
                                         "EXCEPT", "ORDER", "LIMIT", "OFFSET", "FETCH",  "FOR",   NULL};
     bool word = r->now.kind == PQP_TOKEN_WORD;
     if (is(&r->now, "INTO")) {
-        r->into = verb(r) ? INTO_NONE : INTO_SEEN;
+        r->into = r->verb && r->before.at == r->verb ? INTO_NONE : INTO_SEEN;
         r->verdict.plannable = r->verdict.plannable && r->into == INTO_NONE;
         return;
     }
@@ -343,36 +271,75 @@ static void read_body(reader *r)
         r->body--;
 }
 
+/* A name that stands before a parenthesis and is not called: it is given to a CTE, an alias, or is a table's. */
+static bool given_name(const reader *r)
+{
+    static const char *const giving[] = {"WITH", "RECURSIVE", "AS", "INTO", NULL};
+    return is_one_of(&r->before2, giving) || in_with(r, r->depth - 1);
+}
+
 /* A parenthesis behind a name: a call, perhaps of a function that changes the session. */
 static void read_call(reader *r)
 {
-    if (r->before2.kind == PQP_TOKEN_DOT)
-        return; /* of a schema other than pg_catalog, see remember() */
-    for (size_t i = 0; i < PQP_COUNT_OF(session_functions); i++)
-        if (pqp_lexer_names(&r->before, session_functions[i].name))
-            refuse(r, session_functions[i].construct, session_functions[i].way_out);
-    if (!pqp_lexer_names(&r->before, "set_config"))
+    bool other_schema = r->before2.kind == PQP_TOKEN_DOT; /* than pg_catalog, see remember() */
+    const pqp_session_function *f = pqp_session_functions;
+    while (f->name && ((other_schema && !f->extension) || !pqp_lexer_names(&r->before, f->name)))
+        f++;
+    if (!f->name || given_name(r))
         return;
-    if (r->n_settings == (int)PQP_COUNT_OF(r->settings))
-        refuse(r, "set_config()", BY_LOCAL);
+    if (f->rule == ALWAYS || r->n_calls == (int)PQP_COUNT_OF(r->calls))
+        refuse(r, f->construct, f->way_out);
     else
-        r->settings[r->n_settings++] = (setting){.depth = r->depth};
+        r->calls[r->n_calls++] = (open_call){.function = f, .depth = r->depth};
 }
 
-/* Follows the innermost open set_config(). */
-static void read_setting(reader *r)
+static void end_argument(reader *r, open_call *c)
 {
-    setting *s = &r->settings[r->n_settings - 1];
-    if (r->depth < s->depth) {
-        if (s->argument != 2 || s->tokens != 1 || !s->is_true)
-            refuse(r, "set_config()", BY_LOCAL);
-        r->n_settings--;
-    } else if (r->now.kind == PQP_TOKEN_COMMA && r->depth == s->depth) {
-        s->argument++;
-    } else if (s->argument == 2) {
-        s->tokens++;
-        s->is_true = is(&r->now, "TRUE");
+    bool forbidden;
+    if (c->function->rule == UNLESS_LOCAL)
+        c->local = c->argument == 2 && c->tokens == 1 && c->is_true;
+    if (c->named)
+        forbidden = c->temporary && !(c->tokens == 4 && c->is_false);
+    else
+        forbidden = c->argument == 2 && !(c->tokens == 1 && c->is_false);
+    if (c->function->rule == UNLESS_DURABLE && forbidden)
+        refuse(r, c->function->construct, c->function->way_out);
+    c->tokens = 0;
+    c->named = c->temporary = c->marked = c->is_true = c->is_false = false;
+}
+
+/* name => value, or name := value, of which the lexer makes four tokens. */
+static void read_argument(const reader *r, open_call *c)
+{
+    c->tokens++;
+    if (c->tokens == 1)
+        c->temporary = pqp_lexer_names(&r->now, "temporary");
+    else if (c->tokens == 2)
+        c->marked = r->now.kind == PQP_TOKEN_OTHER && (*r->now.at == '=' || *r->now.at == ':');
+    else if (c->tokens == 3)
+        c->named =
+            c->marked && r->now.kind == PQP_TOKEN_OTHER && *r->now.at == (*r->before.at == '=' ? '>' : '=');
+    c->is_true = is(&r->now, "TRUE");
+    c->is_false = is(&r->now, "FALSE");
+}
+
+/* Follows the innermost call that is judged by its arguments. */
+static void read_arguments(reader *r)
+{
+    open_call *c = &r->calls[r->n_calls - 1];
+    if (r->depth >= c->depth && !(r->now.kind == PQP_TOKEN_COMMA && r->depth == c->depth)) {
+        read_argument(r, c);
+        return;
     }
+    end_argument(r, c);
+    if (r->now.kind == PQP_TOKEN_COMMA) {
+        c->argument++;
+        return;
+    }
+    if ((c->function->rule == UNLESS_LOCAL && !c->local) ||
+        (c->function->rule == WITH_ONE_ARGUMENT && c->argument == 0))
+        refuse(r, c->function->construct, c->function->way_out);
+    r->n_calls--;
 }
 
 /* pg_settings is a view, and an update of it a SET. */
@@ -412,13 +379,14 @@ static void read_temp_schema(reader *r)
         refuse(r, TEMPORARY, BY_LEASE);
 }
 
-/* Keeps count of parentheses: read_setting() and the rest see the depth behind the token. */
+/* Keeps count of parentheses: read_arguments() and the rest see the depth behind the token. */
 static void read_depth(reader *r)
 {
-    if (r->now.kind == PQP_TOKEN_OPEN)
-        r->depth++;
-    else if (r->now.kind == PQP_TOKEN_CLOSE && r->depth > 0)
-        r->depth--;
+    if (r->now.kind != PQP_TOKEN_OPEN && (r->now.kind != PQP_TOKEN_CLOSE || r->depth == 0))
+        return;
+    r->depth += r->now.kind == PQP_TOKEN_OPEN;
+    r->with &= ~with_bit(r->depth);
+    r->depth -= r->now.kind == PQP_TOKEN_CLOSE;
 }
 
 static void read_semicolon(reader *r)
@@ -429,6 +397,10 @@ static void read_semicolon(reader *r)
 
 static void take_token(reader *r)
 {
+    if (r->now.doubt) {
+        refuse(r, r->now.doubt, BY_UNDOUBTED);
+        return;
+    }
     if (r->ended && r->now.kind != PQP_TOKEN_SEMICOLON) {
         refuse(r, "several statements in one text", BY_ONE);
         return;
@@ -447,15 +419,19 @@ static void take_token(reader *r)
         if (r->traits & CREATES && r->now.kind == PQP_TOKEN_WORD)
             read_body(r);
         if (r->traits & CALLS) {
+            read_with(r, false);
             read_into(r);
             read_update(r);
         }
         read_temp_schema(r);
-        if (r->n_settings > 0)
-            read_setting(r);
+        if (r->n_calls > 0)
+            read_arguments(r);
         if (r->traits & CALLS && r->now.kind == PQP_TOKEN_OPEN && *r->now.at == '(')
             read_call(r);
     }
+    /* $1 in the body of a function is the function's. */
+    if (r->traits & CALLS && !(r->traits & (CREATES | CHANGES)))
+        r->verdict.params = PQP_MAX(r->verdict.params, pqp_lexer_parameter(&r->now));
     remember(r);
 }
 

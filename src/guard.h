@@ -17,6 +17,7 @@ typedef struct pqp_verdict {
     const char *way_out; /* what to do instead, in words; static */
     bool commits_itself; /* CALL, VACUUM, CREATE INDEX CONCURRENTLY ...: not undone when its Sync fails */
     bool plannable; /* worth preparing: SELECT, INSERT ..., but no utility, nor SELECT ... INTO a table */
+    int params;     /* the highest n of the parameters $n in a text that may share, 0 if there is none */
     char word[32];  /* the first keyword in upper case, "" for an empty statement */
 } pqp_verdict;
 

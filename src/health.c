@@ -1,5 +1,7 @@
 #include "health.h"
 
+#include "text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -45,9 +47,10 @@ void pqp_health_judge_locked(pqpool *p, pqp_time now, pqpool_health_data *h)
              (int)o->health_waiting);
     if (p->idle_all_along > o->min_idle)
         find(h, PQPOOL_HEALTH_OVERSIZE,
-             "%d connections were idle for all of the last %.1f s, at most %d leased: the pool is larger "
+             "%d connections were idle for all of the last " PQP_TENTHS
+             " s, at most %d leased: the pool is larger "
              "than it need be",
-             p->idle_all_along, (double)h->since_us / 1e6, h->peak_leased);
+             p->idle_all_along, PQP_TENTHS_OF(h->since_us, PQP_S_IN_US), h->peak_leased);
     if (p->failures > 0)
         find(h, PQPOOL_HEALTH_SERVER, "the last attempt to connect failed: %.300s", p->last_failure.message);
 }

@@ -1,5 +1,7 @@
 #include "holder.h"
 
+#include "text.h"
+
 #include <stdio.h>
 
 enum { BLAMED_AT_MOST = 4 };
@@ -46,11 +48,6 @@ bool pqp_holder_is_me(pqpool *p)
 
 /* ---- describing ---- */
 
-static double seconds(int64_t us)
-{
-    return (double)us / 1e6;
-}
-
 const char *pqpool_holder_state_name(int state)
 {
     static const char *const names[] = {"not known", "running", "waiting for a lock", "idle",
@@ -65,12 +62,14 @@ void pqp_holder_doing(const pqpool_holder *h, char *text, size_t size)
     if (h->state == PQPOOL_HOLDER_UNKNOWN)
         ADD("what it does is %s", pqpool_holder_state_name(h->state));
     else
-        ADD("%s for %.1f s", pqpool_holder_state_name(h->state), seconds(h->state_us));
+        ADD("%s for " PQP_TENTHS " s", pqpool_holder_state_name(h->state),
+            PQP_TENTHS_OF(h->state_us, PQP_S_IN_US));
     if (h->blocked_by)
         ADD(" of pid %d", (int)h->blocked_by);
     if (h->working_us + h->idle_us + h->idle_tx_us > 0)
-        ADD(" (%.1f s working, %.1f s idle, %.1f s idle in transaction)", seconds(h->working_us),
-            seconds(h->idle_us), seconds(h->idle_tx_us));
+        ADD(" (" PQP_TENTHS " s working, " PQP_TENTHS " s idle, " PQP_TENTHS " s idle in transaction)",
+            PQP_TENTHS_OF(h->working_us, PQP_S_IN_US), PQP_TENTHS_OF(h->idle_us, PQP_S_IN_US),
+            PQP_TENTHS_OF(h->idle_tx_us, PQP_S_IN_US));
     if (*h->sql)
         ADD(", SQL: %s", h->sql);
     else if (h->answers > 0)
@@ -115,10 +114,11 @@ void pqp_holder_describe_locked(const pqp_slot *slot, pqp_time now, pqpool_holde
     memcpy(h->frames, slot->frames, (size_t)slot->n_frames * sizeof *h->frames);
     char site[PQP_SITE_TEXT];
     pqp_site_text(&slot->site, site);
-    int at = snprintf(h->text, sizeof h->text,
-                      "connection %d (pid %d): held %.1f s by thread %d%s%s%s, %s: ", (int)h->connection,
-                      (int)h->backend_pid, seconds(h->held_us), (int)h->thread, *h->thread_name ? " (" : "",
-                      h->thread_name, *h->thread_name ? ")" : "", site);
+    int at =
+        snprintf(h->text, sizeof h->text,
+                 "connection %d (pid %d): held " PQP_TENTHS " s by thread %d%s%s%s, %s: ", (int)h->connection,
+                 (int)h->backend_pid, PQP_TENTHS_OF(h->held_us, PQP_S_IN_US), (int)h->thread,
+                 *h->thread_name ? " (" : "", h->thread_name, *h->thread_name ? ")" : "", site);
     pqp_holder_doing(h, h->text + at, sizeof h->text - (size_t)at);
 }
 
@@ -139,8 +139,9 @@ static void put_blame(pqpool *p, pqp_time now, pqpool_error *text)
         pqp_time running = pqp_lane_head(s->lane, now, sql, sizeof sql);
         if (running < PQP_LOOK_AGE)
             continue;
-        pqp_error_append(text, "; connection %d (pid %d): shared, running for %.1f s: %s", (int)s->id,
-                         (int)s->backend_pid, seconds(running / 1000), *sql ? sql : "(its caller has left)");
+        pqp_error_append(text, "; connection %d (pid %d): shared, running for " PQP_TENTHS " s: %s",
+                         (int)s->id, (int)s->backend_pid, PQP_TENTHS_OF(running / 1000, PQP_S_IN_US),
+                         *sql ? sql : "(its caller has left)");
         n++;
     }
 }

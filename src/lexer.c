@@ -1,6 +1,7 @@
 /* lexer: as src/backend/parser/scan.l of the server reads, as far as the guard needs it. */
 #include "lexer.h"
 
+#include <limits.h>
 #include <string.h>
 
 char pqp_lexer_upper(char c)
@@ -118,17 +119,33 @@ static const char *read_quoted(const char *p, pqp_token *t)
     return *p ? p + 1 : p;
 }
 
-/* What may follow U&"...": UESCAPE and another character than the backslash. p is behind the name. */
+static size_t word_size(const char *p)
+{
+    const char *end = p;
+    while (word_start(*end) || digit(*end) || *end == '$')
+        end++;
+    return (size_t)(end - p);
+}
+
+/*
+ * What may follow U&"...": UESCAPE and another character than the backslash. p is behind the name. The server takes any
+ * string for that character, be it E'!', $$!$$, or one that goes on in the next line; only the plain form is read here,
+ * and the others leave a doubt.
+ */
 static const char *read_escape(const char *p, pqp_token *t)
 {
     const char *at = skip_space(p);
-    pqp_token word = {.kind = PQP_TOKEN_WORD, .at = at, .size = sizeof "UESCAPE" - 1};
+    pqp_token word = {.kind = PQP_TOKEN_WORD, .at = at, .size = word_size(at)};
     t->escape = '\\';
     if (!pqp_lexer_is(&word, "UESCAPE"))
         return p;
     at = skip_space(at + word.size);
-    if (at[0] != '\'' || at[1] == '\0' || at[2] != '\'')
+    bool plain = at[0] == '\'' && at[1] != '\0' && at[1] != '\'' && at[2] == '\'' && at[3] != '\'' &&
+                 !next_part(at + 3);
+    if (!plain) {
+        t->doubt = "a name whose UESCAPE is not written as 'c'";
         return p;
+    }
     t->escape = at[1];
     return at + 3;
 }
@@ -144,10 +161,66 @@ static const char *read_word(const char *p, pqp_token *t)
         t->kind = PQP_TOKEN_STRING;
         return skip_string(p + (unicode ? 2 : 1), pqp_lexer_upper(p[0]) == 'E');
     }
-    while (word_start(*p) || digit(*p) || *p == '$')
+    t->size = word_size(p);
+    return p + t->size;
+}
+
+static unsigned hex(char c)
+{
+    return digit(c) ? (unsigned)(c - '0') : ((unsigned)(pqp_lexer_upper(c) - 'A') + 10) & 15;
+}
+
+static bool digit_of(char c, unsigned base)
+{
+    char upper = pqp_lexer_upper(c);
+    return digit(c) ? hex(c) < base : base == 16 && upper >= 'A' && upper <= 'F';
+}
+
+/* Digits of a base, an underscore before each but the first; p itself where none is. */
+static const char *skip_digits(const char *p, unsigned base)
+{
+    if (!digit_of(*p, base))
+        return p;
+    while (digit_of(p[0], base) || (p[0] == '_' && digit_of(p[1], base)))
         p++;
-    t->size = (size_t)(p - t->at);
     return p;
+}
+
+static const char *skip_based(const char *p)
+{
+    char mark = pqp_lexer_upper(p[1]);
+    unsigned base = p[0] != '0' ? 0 : mark == 'X' ? 16 : mark == 'O' ? 8 : mark == 'B' ? 2 : 0;
+    const char *at = p + 2 + (base && p[2] == '_');
+    const char *end = base ? skip_digits(at, base) : at;
+    return end == at ? p : end;
+}
+
+static const char *skip_decimal(const char *p)
+{
+    p = skip_digits(p, 10);
+    if (p[0] == '.' && p[1] != '.')
+        p = digit(p[1]) ? skip_digits(p + 1, 10) : p + 1;
+    if (pqp_lexer_upper(*p) == 'E') {
+        const char *exponent = p + 1 + (p[1] == '+' || p[1] == '-');
+        p = digit(*exponent) ? skip_digits(exponent, 10) : p;
+    }
+    return p;
+}
+
+/*
+ * A number in all the forms of PostgreSQL 16. Letters right behind it are an error there, and up to 14 a word of their own;
+ * where that word begins depends on the version: 1e5into, 0xinto.
+ */
+static const char *read_number(const char *p, pqp_token *t)
+{
+    *t = (pqp_token){.kind = PQP_TOKEN_OTHER, .at = p};
+    const char *end = skip_based(p);
+    if (end == p)
+        end = skip_decimal(p);
+    t->size = (size_t)(end - p);
+    if (word_start(*end))
+        t->doubt = "a number with letters right behind it";
+    return end;
 }
 
 static pqp_token_kind kind_of(char c)
@@ -182,16 +255,29 @@ const char *pqp_lexer_next(const char *p, pqp_token *t)
         return skip_string(p, false);
     if (*p == '"')
         return read_quoted(p, t);
+    if (digit(*p))
+        return read_number(p, t);
     if (*p == '$' && !digit(p[1])) {
         const char *end = skip_dollar(p);
         if (end != p)
             return end;
     }
     *t = (pqp_token){.kind = kind_of(*p), .at = p, .size = 1};
-    if (digit(*p) || (*p == '$' && digit(p[1])))
-        while (digit(p[1]))
-            p++;
-    return *p ? p + 1 : p;
+    if (*p == '$')
+        while (digit(p[t->size]))
+            t->size++;
+    return *p ? p + t->size : p;
+}
+
+int pqp_lexer_parameter(const pqp_token *t)
+{
+    int n = 0;
+    if (t->kind != PQP_TOKEN_OTHER || *t->at != '$')
+        return 0;
+    for (size_t i = 1; i < t->size; i++)
+        if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, t->at[i] - '0', &n))
+            return INT_MAX;
+    return n;
 }
 
 bool pqp_lexer_is(const pqp_token *t, const char *upper_case)
@@ -212,20 +298,31 @@ bool pqp_lexer_is_one_of(const pqp_token *t, const char *const *upper_case)
     return false;
 }
 
-static unsigned hex(char c)
+/* A plain name's character. In a database with a Turkish encoding of one byte a character and its locale the server makes
+ * an i of the I with a dot, the only letter that is not ASCII and becomes one. */
+static char folded(const pqp_token *t, size_t *i)
 {
-    return digit(c) ? (unsigned)(c - '0') : ((unsigned)(pqp_lexer_upper(c) - 'A') + 10) & 15;
+    const unsigned char c = (unsigned char)t->at[(*i)++];
+    if (c >= 'A' && c <= 'Z')
+        return (char)(c - 'A' + 'a');
+    bool dotted = c == 0xC4 && *i < t->size && (unsigned char)t->at[*i] == 0xB0;
+    *i += dotted;
+    return dotted || c == 0xDD ? 'i' : (char)c;
 }
 
 /* The character of a name at *i, as the server has it; *i moves behind it. Of what is escaped only ASCII is told
  * apart. */
 static char name_char(const pqp_token *t, size_t *i)
 {
-    char c = t->at[(*i)++];
     if (t->kind == PQP_TOKEN_WORD)
-        return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+        return folded(t, i);
+    char c = t->at[(*i)++];
     if (!t->escape || c != t->escape)
         return c;
+    if (*i < t->size && t->at[*i] == t->escape) { /* two of them are one */
+        (*i)++;
+        return c;
+    }
     bool plus = *i < t->size && t->at[*i] == '+';
     unsigned code = 0;
     *i += plus;

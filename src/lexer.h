@@ -3,7 +3,7 @@
  * dollar quotes, names with and without quotes. Pure text, no state.
  *
  * It takes standard_conforming_strings for on, and a client encoding in which no byte of a character of
- * several bytes is ASCII (not SJIS, BIG5, GBK, GB18030, UHC, JOHAB).
+ * several bytes is ASCII (not SJIS, BIG5, GBK, GB18030, UHC, JOHAB: under them nothing is shared).
  */
 #ifndef PQP_LEXER_H
 #define PQP_LEXER_H
@@ -26,7 +26,9 @@ typedef enum {
 
 typedef struct pqp_token {
     pqp_token_kind kind;
-    char escape;    /* QUOTED: what introduces a code point in U&"..."; 0: nothing does */
+    char escape; /* QUOTED: what introduces a code point in U&"..."; 0: nothing does */
+    const char
+        *doubt;     /* NULL; else what this is that servers read in different ways, or the lexer not at all */
     const char *at; /* WORD: its text; QUOTED: without the quotes; OPEN, CLOSE, OTHER: the character */
     size_t size;
 } pqp_token;
@@ -41,6 +43,9 @@ bool pqp_lexer_is_one_of(const pqp_token *t, const char *const *upper_case); /* 
 /* The name, in quotes or not, as the server has it: what stands outside quotes is folded to lower case. */
 bool pqp_lexer_names(const pqp_token *t, const char *name);
 bool pqp_lexer_begins(const pqp_token *t, const char *prefix);
+
+/* The number of a parameter such as $1; 0: it is none. */
+int pqp_lexer_parameter(const pqp_token *t);
 
 char pqp_lexer_upper(char c);
 

@@ -82,6 +82,21 @@ static void tell_idle_options(pqpool *p)
                     row->name, PACKAGE_VERSION);
 }
 
+static void tell_bare_times(pqpool *p)
+{
+    const pqp_option_row *row;
+    for (int i = 0; (row = pqp_options_row(i)); i++) {
+        char value[PQP_NAME_SIZE];
+        if (p->options.bare >> i & 1 &&
+            pqp_options_print(&p->options, row->name, value, sizeof value) == PQPOOL_OK)
+            pqp_log(&p->events, PQPOOL_LOG_WARN,
+                    "option %s is %s: a number without a unit is in milliseconds; write pool_%s=%s if that "
+                    "is meant, or "
+                    "give seconds as pool_%s=%.*ss",
+                    row->name, value, row->name, value, row->name, (int)strcspn(value, "m"), value);
+    }
+}
+
 pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpool_hooks *hooks,
                       pqpool_error *err)
 {
@@ -104,6 +119,7 @@ pqpool *pqp_life_open(const pqp_options *options, pqp_target *target, const pqpo
         goto done;
     }
     tell_idle_options(p);
+    tell_bare_times(p);
 done:
     pqp_target_fini(target);
     return p;

@@ -2,6 +2,7 @@
 #include "options.h"
 #include "conninfo.h"
 #include "error.h"
+#include "foreign.h"
 #include "span.h"
 #include <pqpool-ops.h>
 
@@ -194,6 +195,17 @@ bool pqp_options_given(const pqp_options *o, const char *name)
     return i >= 0 && (o->given >> i & 1) != 0;
 }
 
+static bool begins(pqp_span s, const char *with)
+{
+    return s.size >= strlen(with) && pqp_span_is((pqp_span){s.at, strlen(with)}, with);
+}
+
+/* A least and a most are no misspelling of each other. */
+static bool opposite(pqp_span a, pqp_span b)
+{
+    return (begins(a, "min") && begins(b, "max")) || (begins(a, "max") && begins(b, "min"));
+}
+
 /* The name or alias that is most like this one, of size 0 if none is. */
 static pqp_span nearest(pqp_span name)
 {
@@ -204,7 +216,7 @@ static pqp_span nearest(pqp_span name)
         pqp_span candidate = pqp_span_of(rows[i].shown.name);
         do {
             int d = pqp_span_distance(name, without_prefix(candidate));
-            if (d < limit) {
+            if (d < limit && !opposite(name, without_prefix(candidate))) {
                 limit = d;
                 best = candidate;
             }
@@ -213,14 +225,46 @@ static pqp_span nearest(pqp_span name)
     return best;
 }
 
-static pqpool_code refuse_name(const char *name, const char *value, pqpool_error *err)
+bool pqp_options_suggest(const char *name, bool in_conninfo, char *buf, size_t size)
 {
     pqp_span given = pqp_span_of(name), bare = without_prefix(given);
-    pqp_span near = nearest(bare);
-    pqp_refuse(err, PQPOOL_EINVAL, "unknown option %.80s=%.80s: ", name, value);
-    if (near.size > 0) {
-        bool prefix = bare.size < given.size && without_prefix(near).size == near.size;
-        pqp_error_append(err, "did you mean %s%.*s?", prefix ? "pool_" : "", (int)near.size, near.at);
+    const char *prefix = in_conninfo || bare.size < given.size ? "pool_" : "";
+    if (find(given) >= 0)
+        return snprintf(buf, size, "an option of the pool begins with pool_: did you mean pool_%.*s?",
+                        (int)PQP_MIN(given.size, 80), given.at) > 0;
+    const pqp_foreign *foreign = pqp_foreign_find(bare);
+    pqp_span near = foreign ? (pqp_span){"", 0} : nearest(bare);
+    if (!foreign && near.size == 0)
+        foreign = pqp_foreign_near(bare);
+    if (near.size > 0)
+        snprintf(buf, size, "did you mean %s%.*s?", without_prefix(near).size == near.size ? prefix : "",
+                 (int)near.size, near.at);
+    else if (foreign && *foreign->ours)
+        snprintf(buf, size, "did you mean %s%s?%s%s%s", prefix, foreign->ours, *foreign->note ? " (" : "",
+                 foreign->note, *foreign->note ? ")" : "");
+    else if (foreign)
+        snprintf(buf, size, "there is no such option: %s", foreign->note);
+    return foreign || near.size > 0;
+}
+
+/* Whether a value may be shown: one in which a quote or a blank was forgotten may have taken in a password. */
+static bool looks_like_value(const char *value)
+{
+    return strlen(value) <= 24 &&
+           strspn(value, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                         ".,%_+- ") == strlen(value);
+}
+
+/* The value is shown only where a number was given to a misspelt option: pool_password=... is a name that is not known, too. */
+static pqpool_code refuse_name(const char *name, const char *value, pqpool_error *err)
+{
+    char suggestion[300];
+    pqp_span bare = without_prefix(pqp_span_of(name));
+    bool shown = strlen(value) <= 8 && *value >= '0' && *value <= '9' && looks_like_value(value) &&
+                 nearest(bare).size > 0;
+    pqp_refuse(err, PQPOOL_EINVAL, "unknown option %.80s%s%s: ", name, shown ? "=" : "", shown ? value : "");
+    if (pqp_options_suggest(name, false, suggestion, sizeof suggestion)) {
+        pqp_error_append(err, "%s", suggestion);
         return PQPOOL_EINVAL;
     }
     pqp_error_append(err, "the options are");
@@ -403,9 +447,25 @@ static bool counts_seconds(const char *name)
     return false;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
+}
+
+/* pool_connect_timeout=5 is 5 ms, and hardly meant. */
+static bool may_mean_seconds(const row *r, const char *name, const char *value, int64_t number)
+{
+    int64_t whole;
+    return r->kind == TIME &&
+           (ends_with(r->shown.name, "_timeout") || ends_with(r->shown.name, "_lifetime")) &&
+           !counts_seconds(name) && number > 0 && number < 1000 &&
+           pqp_span_parse_whole(pqp_span_trimmed(value), &whole);
+}
+
 static pqpool_code refuse_value(const row *r, const char *name, const char *value, pqpool_error *err)
 {
-    pqp_refuse(err, PQPOOL_EINVAL, "option %.80s=%.80s", name, value);
+    bool shown = r->kind != TEXT && looks_like_value(value);
+    pqp_refuse(err, PQPOOL_EINVAL, "option %.80s%s%s", name, shown ? "=" : "", shown ? value : "");
     if (!pqp_span_is(without_prefix(pqp_span_of(name)), r->shown.name))
         pqp_error_append(err, " (%s)", r->shown.name);
     pqp_error_append(err, ": ");
@@ -429,7 +489,9 @@ pqpool_code pqp_options_set(pqp_options *o, const char *name, const char *value,
         memcpy((char *)o + r->offset, value, strlen(value) + 1);
     else
         *field(o, r) = number;
-    o->given |= (uint64_t)1 << i;
+    uint64_t bit = (uint64_t)1 << i;
+    o->given |= bit;
+    o->bare = may_mean_seconds(r, name, value, number) ? o->bare | bit : o->bare & ~bit;
     if (r->offset == AT(preset))
         apply_preset(o);
     return PQPOOL_OK;
@@ -469,35 +531,76 @@ bool pqp_options_is_conninfo(const char *text)
     return pqp_conninfo_recognize(text);
 }
 
-static pqpool_code take_option(void *arg, const char *name, const char *value, pqpool_error *err)
+/* Which of a row's names this is: 1 its own, from 2 on its aliases. */
+static int which_name(int index, pqp_span name)
 {
-    return pqp_options_set(arg, name, value, err);
+    const char *aliases = rows[index].shown.aliases;
+    int n = pqp_span_word_index(name, aliases);
+    if (n < 0)
+        n = pqp_span_word_index(without_prefix(name), aliases);
+    return n < 0 ? 1 : n + 2;
 }
 
-pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest, pqpool_error *err)
+static pqp_span name_number(int index, int n)
 {
-    pqp_options copy = *o;
-    pqpool_code code = pqp_conninfo_split(conninfo, "pool_", take_option, &copy, rest, err);
+    const char *aliases = rows[index].shown.aliases;
+    pqp_span name = pqp_span_of(rows[index].shown.name);
+    for (; n > 1; n--)
+        (void)pqp_span_next_word(&aliases, &name);
+    return without_prefix(name);
+}
+
+pqpool_code pqp_options_take(pqp_options *o, pqp_option_names *names, const char *name, const char *value,
+                             pqpool_error *err)
+{
+    int i = name ? pqp_options_find(name) : -1;
+    if (i >= 0) {
+        int n = which_name(i, pqp_span_of(name)), before = names->of[i];
+        pqp_span a = name_number(i, before), b = name_number(i, n);
+        if (before != 0 && before != n)
+            return pqp_refuse(err, PQPOOL_EINVAL,
+                              "pool_%.*s and pool_%.*s are two names of one option: give one of them",
+                              (int)a.size, a.at, (int)b.size, b.at);
+        names->of[i] = (uint8_t)n;
+    }
+    return pqp_options_set(o, name, value, err);
+}
+
+typedef struct taking {
+    pqp_options options;
+    pqp_option_names *names;
+} taking;
+
+static pqpool_code take_option(void *arg, const char *name, const char *value, pqpool_error *err)
+{
+    taking *t = arg;
+    return pqp_options_take(&t->options, t->names, name, value, err);
+}
+
+pqpool_code pqp_options_split(pqp_options *o, pqp_option_names *names, const char *conninfo, char **rest,
+                              pqpool_error *err)
+{
+    taking t = {*o, names};
+    pqpool_code code = pqp_conninfo_split(conninfo, "pool_", take_option, &t, rest, err);
     if (code == PQPOOL_OK)
-        *o = copy;
+        *o = t.options;
     return code;
 }
 
 pqpool_code pqp_options_parse(pqp_options *o, const char *text, pqpool_error *err)
 {
-    pqp_options copy = *o;
+    pqp_option_names names = {{0}};
+    taking t = {*o, &names};
     char *rest;
-    pqpool_code code = pqp_conninfo_split(text, "", take_option, &copy, &rest, err);
+    pqpool_code code = pqp_conninfo_split(text, "", take_option, &t, &rest, err);
     if (code != PQPOOL_OK)
         return code;
-    const char *over = rest + strspn(rest, " \t\n");
-    if (*over)
-        code = pqp_refuse(err, PQPOOL_EINVAL,
-                          "what is to be set must be written as option=value, not \"%.80s\"", over);
-    free(rest);
+    if (rest[strspn(rest, " \t\n")])
+        code = pqp_refuse(err, PQPOOL_EINVAL, "what is to be set must be written as option=value");
+    pqp_conninfo_forget(rest);
     if (code == PQPOOL_OK)
-        code = pqp_options_check(&copy, err);
+        code = pqp_options_check(&t.options, err);
     if (code == PQPOOL_OK)
-        *o = copy;
+        *o = t.options;
     return code;
 }

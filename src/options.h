@@ -33,6 +33,8 @@ typedef struct pqp_options {
     int64_t health_interval, health_used, health_waiting;
     int64_t instances, batch_size, preset;
     char name[PQP_NAME_SIZE];
+    uint64_t
+        bare; /* bit i: a short time given as a number without a unit, which may have been meant in seconds */
     uint64_t given; /* bit i: row i of the table was set by name (not by a preset, not by default) */
 } pqp_options;
 
@@ -62,6 +64,19 @@ void pqp_options_init(pqp_options *o);
 pqpool_code pqp_options_set(pqp_options *o, const char *name, const char *value,
                             pqpool_error *err) PQP_MUSTCHECK;
 
+/* What a name that is no option may have been meant for, as a sentence; false: nothing is known of it. In a
+ * connection string names begin with "pool_", and one that does not has only forgotten it. */
+bool pqp_options_suggest(const char *name, bool in_conninfo, char *buf, size_t size);
+
+/* Options given by two names in one call contradict each other. Begin with all 0. */
+typedef struct pqp_option_names {
+    uint8_t of[64]; /* for each row, which name was used: 1 its own, from 2 on its aliases */
+} pqp_option_names;
+
+/* As pqp_options_set(), and refuses an option that *names has under another name already. */
+pqpool_code pqp_options_take(pqp_options *o, pqp_option_names *names, const char *name, const char *value,
+                             pqpool_error *err) PQP_MUSTCHECK;
+
 /* The row of a name or alias, or -1. */
 int pqp_options_find(const char *name);
 bool pqp_options_given(const pqp_options *o, const char *name);
@@ -76,9 +91,10 @@ pqpool_code pqp_options_check(const pqp_options *o, pqpool_error *err) PQP_MUSTC
  * Takes the pool_ options out of a conninfo string ("k=v k='v w'", libpq's quoting) or URI (query parameters,
  * percent-decoding) and sets them in *o. *rest becomes a malloc'd copy of everything else, byte for byte
  * (blanks and separators around a removed option aside), which the caller frees. A NULL conninfo is "".
- * Does not check contradictions. On failure *rest is NULL.
+ * Does not check contradictions, but that no option is given by two names (names as for pqp_options_take()). On failure *rest
+ * is NULL.
  */
-pqpool_code pqp_options_split(pqp_options *o, const char *conninfo, char **rest,
+pqpool_code pqp_options_split(pqp_options *o, pqp_option_names *names, const char *conninfo, char **rest,
                               pqpool_error *err) PQP_MUSTCHECK;
 
 /* Sets options from text of the same form, "max_size=4 pool_min_idle=2", all or none, in *o. Checks contradictions, too. */

@@ -414,11 +414,34 @@ bool pqp_session_agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *term
     return pqp_session_run(conn, sql, deadline);
 }
 
+/* In these a byte within a character may look like a quote, a backslash or a bracket; the guard would misread the text. */
+static const char *misleading_encoding(const char *name)
+{
+#define MISLEADING(name)                                                                                     \
+    {                                                                                                        \
+        name, "client_encoding is " name ", in which the pool can't tell statements apart safely: put "      \
+              "client_encoding=UTF8 into the connection string, or take a lease (pqpool_acquire)"            \
+    }
+    static const char *const encodings[][2] = {
+        MISLEADING("SJIS"), MISLEADING("SHIFT_JIS_2004"), MISLEADING("BIG5"),   MISLEADING("GBK"),
+        MISLEADING("UHC"),  MISLEADING("JOHAB"),          MISLEADING("GB18030")};
+    for (size_t i = 0; name && i < PQP_COUNT_OF(encodings); i++)
+        if (strcmp(name, encodings[i][0]) == 0)
+            return encodings[i][1];
+    return NULL;
+}
+
 const char *pqp_session_unshareable(PGconn *conn)
 {
+    const char *misleading = misleading_encoding(PQparameterStatus(conn, "client_encoding"));
+    if (misleading)
+        return misleading;
     const char *strings = PQparameterStatus(conn, "standard_conforming_strings");
     if (strings && strcmp(strings, "on") != 0)
-        return "standard_conforming_strings is off: statements could not be told apart safely";
+        return "standard_conforming_strings is off, by which the pool can't tell statements apart safely: "
+               "put "
+               "options='-c standard_conforming_strings=on' into the connection string, or take a lease "
+               "(pqpool_acquire)";
     return NULL;
 }
 

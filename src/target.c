@@ -98,8 +98,8 @@ static pqpool_code check_keywords(const pqp_target *t, pqpool_error *err)
         if (!is_known(known, t->keywords[i]))
             code = pqp_refuse(
                 err, PQPOOL_EINVAL,
-                "unknown connection option %s=%s: not one of libpq's, and the pool's begin with pool_",
-                t->keywords[i], t->values[i]);
+                "unknown connection option %s: not one of libpq's, and the pool's begin with pool_",
+                t->keywords[i]);
     PQconninfoFree(known);
     return code;
 }
@@ -114,10 +114,8 @@ static pqpool_code check_conninfo(const char *text, pqpool_error *err)
     }
     if (!why)
         return pqp_no_memory(err);
-    why[strcspn(why, "\n")] = '\0';
-    pqp_refuse(err, PQPOOL_EINVAL, "the connection string is not valid: %s", why);
-    PQfreemem(why);
-    return PQPOOL_EINVAL;
+    pqp_conninfo_forget(why); /* it may repeat a part of a password */
+    return pqp_refuse(err, PQPOOL_EINVAL, "the connection string is not valid");
 }
 
 static bool is_expanded(const pqp_target *t, int i)
@@ -240,8 +238,9 @@ bool pqp_target_value(const pqp_target *t, const char *keyword, char **value)
 bool pqp_target_name(const pqp_target *t, char *buf, size_t size)
 {
     char *host = NULL, *port = NULL, *dbname = NULL, *user = NULL;
-    bool fine = pqp_target_value(t, "host", &host) && pqp_target_value(t, "port", &port) &&
-                pqp_target_value(t, "dbname", &dbname) && (dbname || pqp_target_value(t, "user", &user));
+    bool fine = pqp_target_value(t, "host", &host) && (host || pqp_target_value(t, "hostaddr", &host)) &&
+                pqp_target_value(t, "port", &port) && pqp_target_value(t, "dbname", &dbname) &&
+                (dbname || pqp_target_value(t, "user", &user));
     if (fine)
         snprintf(buf, size, "%s:%s/%s", host ? host : "local", port ? port : "5432",
                  dbname ? dbname
@@ -266,8 +265,10 @@ PQconninfoOption *pqp_target_parse(const char *text, pqp_balance *balance, pqpoo
     if (!parsed && !why)
         pqp_no_memory(err);
     else if (!parsed)
-        pqp_refuse(err, PQPOOL_ECONNECT, "%s", why);
-    PQfreemem(why);
+        pqp_refuse(err, PQPOOL_ECONNECT,
+                   "it is no connection string (libpq's words are not shown, as they repeat parts of it); "
+                   "pqpool_conninfo_put() quotes a value");
+    pqp_conninfo_forget(why);
     return parsed;
 }
 

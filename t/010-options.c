@@ -1,6 +1,7 @@
 /* options: every row of the table, the units, the presets, the contradictions, and the connection strings. */
 #include "tap.h"
 #include "options.h"
+#include "conninfo.h"
 #include "error.h"
 #include <pqpool-ops.h>
 
@@ -258,7 +259,7 @@ static void test_round_trip(void)
                 continue;
             same = same && pqp_options_print(&o, r->name, text, sizeof text) == PQPOOL_OK &&
                    pqp_options_set(&other, r->name, text, NULL) == PQPOOL_OK &&
-                   memcmp(&o, &other, sizeof o) == 0;
+                   memcmp(&o, &other, offsetof(pqp_options, bare)) == 0;
         }
         ok(same, "what %s prints it also takes", r->name);
         bool roundtrip = pqp_options_set(&other, r->name, r->default_, NULL) == PQPOOL_OK;
@@ -291,7 +292,7 @@ static void test_unknown_names(void)
     for (size_t i = 0; i < PQP_COUNT_OF(want); i++)
         check_refused(want[i][0], "20", want[i][1]);
     is_str(set("pool_max_sise", "20"), "unknown option pool_max_sise=20: did you mean pool_max_size?",
-           "the whole message names option and value");
+           "the whole message names the option and a value that is a number");
     char name[3000];
     memset(name, 'm', sizeof name - 1);
     name[sizeof name - 1] = '\0';
@@ -299,6 +300,163 @@ static void test_unknown_names(void)
     has(set("max_size", name), "must be", "a value of 3000 bytes too");
     ok(pqp_options_set(&(pqp_options){0}, "max_size", NULL, NULL) == PQPOOL_EINVAL, "no value is refused");
     ok(pqp_options_set(&(pqp_options){0}, NULL, "1", NULL) == PQPOOL_EINVAL, "no name is refused");
+}
+
+static const char *split(const char *conninfo);
+
+/* Names of other pools, and misspellings whose nearest name would mean the opposite. */
+static void test_foreign_names(void)
+{
+    static const char *const want[][2] = {
+        {"pool_min_size", "did you mean pool_min_idle? (idle connections kept ready"},
+        {"min_size", "did you mean min_idle?"},
+        {"pool_MIN_SIZE", "did you mean pool_min_idle?"},
+        {"pool_size", "did you mean pool_max_size?"},
+        {"pool_max_overflow", "did you mean pool_max_size? (there is one limit"},
+        {"pool_timeout", "did you mean pool_acquire_timeout? (a bare number is in ms)"},
+        {"pool_recycle", "did you mean pool_max_lifetime?"},
+        {"pool_pre_ping", "did you mean pool_test_on_borrow?"},
+        {"default_pool_size", "did you mean max_size?"},
+        {"pool_max_waiting", "did you mean pool_queue_limit?"},
+        {"pool_command_timeout", "did you mean pool_statement_timeout?"},
+        {"pool_conn_max", "did you mean pool_max_size?"},
+        {"pool_max_connections", "did you mean pool_max_size?"},
+        {"pool_mode", "there is no such option: "},
+        {"pool_min_sise", "did you mean pool_min"},
+        {"pool_max_idel", "did you mean pool_max"}};
+    for (size_t i = 0; i < PQP_COUNT_OF(want); i++)
+        check_refused(want[i][0], "20", want[i][1]);
+}
+
+/* One option under two of its names, in one string, is a contradiction; under one name the later wins. */
+static void test_two_names(void)
+{
+    static const char *const twice[] = {"pool_max_size=5 pool_connectionLimit=6",
+                                        "pool_maxTotal=5 pool_max_size=5",
+                                        "postgres://h/d?pool_max=5&pool_maxActive=6",
+                                        "pool_min_idle=1 pool_max_conns=4 host=a pool_maximumPoolSize=5"};
+    for (size_t i = 0; i < PQP_COUNT_OF(twice); i++) {
+        char *rest = NULL;
+        pqp_options o = fresh();
+        pqpool_error err;
+        is_int(pqp_options_split(&o, &(pqp_option_names){{0}}, twice[i], &rest, &err), PQPOOL_EINVAL,
+               "one option by two names is refused: %s", twice[i]);
+        has(err.message, "are two names of one option", "  and both are told");
+        free(rest);
+        is_int(o.max_size, 10, "  and nothing is changed");
+    }
+    is_str(split("pool_max_size=5 pool_MAX_SIZE=6"), "|6|",
+           "of one option by one name the later value holds");
+    pqp_options o = fresh();
+    pqpool_error err;
+    ok(pqp_options_set(&o, "max_size", "5", &err) == PQPOOL_OK &&
+           pqp_options_set(&o, "maxTotal", "6", &err) == PQPOOL_OK,
+       "two calls may use two names");
+    is_int(pqp_options_parse(&o, "max_size=5 maxTotal=6", &err), PQPOOL_EINVAL, "one call may not");
+}
+
+static void test_bare_times(void)
+{
+    static const struct {
+        const char *name, *value;
+        bool doubtful;
+    } want[] = {{"connect_timeout", "5", true},      {"pool_max_lifetime", "999", true},
+                {"maxLifetime", "90", true},         {"acquire_timeout", " 30 ", true},
+                {"connect_timeout", "5ms", false},   {"connect_timeout", "1000", false},
+                {"acquire_timeout", "0", false},     {"acquire_timeout", "-1", false},
+                {"statement_timeout", "off", false}, {"maxLifetimeSeconds", "90", false},
+                {"stall_threshold", "50", false},    {"connect_timeout", "1.5", false}};
+    for (size_t i = 0; i < PQP_COUNT_OF(want); i++) {
+        pqp_options o = fresh();
+        pqpool_error err;
+        ok(pqp_options_set(&o, want[i].name, want[i].value, &err) == PQPOOL_OK &&
+               (o.bare != 0) == want[i].doubtful,
+           "%s=%s %s meant in seconds", want[i].name, want[i].value, want[i].doubtful ? "may be" : "is not");
+        ok(pqp_options_set(&o, want[i].name, "2s", &err) == PQPOOL_OK && o.bare == 0,
+           "  and with a unit there is no doubt");
+    }
+}
+
+/* What is refused shows nothing that may be a secret. */
+static void test_no_secrets(void)
+{
+    static const char *const texts[] = {"pool_password=S3cret",
+                                        "pool_pasword=S3cret pool_max_size=2",
+                                        "pool_name='\x01S3cret'",
+                                        "pool_max_size='20 password=S3cret'",
+                                        "pool_max_size=20,password=S3cret",
+                                        "pool_max_size=3 password=my S3cret",
+                                        "pool_max_size=3 password='my S3cret",
+                                        "postgres://h/d?pool_max_size=3&password=a=S3cret",
+                                        "postgres://h/d?pool_password=S3cret"};
+    for (size_t i = 0; i < PQP_COUNT_OF(texts); i++) {
+        const char *said = split(texts[i]);
+        ok(!strstr(said, "S3cr"), "no value is shown: %s", said);
+    }
+    pqpool_error err;
+    pqp_options o = fresh();
+    ok(pqp_options_parse(&o, "max_size=3 S3cret", &err) == PQPOOL_EINVAL && !strstr(err.message, "S3cr"),
+       "nor what is no option at all: %s", err.message);
+    is_str(set("max_size", "abc"), "option max_size=abc: must be a whole number, from 1 to 10000",
+           "a value that looks like one is shown");
+}
+
+static void check_put(const char *before, size_t size, const char *keyword, const char *value,
+                      const char *want, size_t length)
+{
+    char buf[100];
+    snprintf(buf, sizeof buf, "%s", before);
+    is_int((long long)pqp_conninfo_put(buf, size, keyword, value), (long long)length,
+           "putting %s behind \"%s\", room %zu: the length of it all", value ? value : "NULL", before, size);
+    is_str(buf, want, "  and the text");
+}
+
+static void test_put(void)
+{
+    check_put("", 100, "host", "a", "host='a'", 8);
+    check_put("host='a'", 100, "port", "5", "host='a' port='5'", 17);
+    check_put("host='a'", 100, "port", "", "host='a'", 8);
+    check_put("host='a'", 100, "port", NULL, "host='a'", 8);
+    check_put("", 100, "password", "it's \\", "password='it\\'s \\\\'", 19);
+    check_put("", 9, "host", "a", "host='a'", 8);
+    check_put("", 8, "host", "a", "", 8);
+    check_put("x", 8, "host", "a", "x", 10);
+    is_int((long long)pqp_conninfo_put(NULL, 0, "host", "a'"), 10, "without room the length is told");
+}
+
+/* Whatever the value is, libpq reads it back as it was, and nothing else of it. */
+static void test_put_round_trip(void)
+{
+    static const char alphabet[] = "'\\ =\t\n\"a;-?&%\xc3\xa4host=";
+    unsigned seed = 7;
+    int wrong = 0;
+    enum { RUNS = 20000 };
+    for (int i = 0; i < RUNS && wrong == 0; i++) {
+        char value[40], host[40], text[400] = "";
+        for (int k = 0; k < 2; k++) {
+            char *to = k ? host : value;
+            int n = 1 + rand_r(&seed) % 30;
+            for (int at = 0; at < n; at++)
+                to[at] = alphabet[(size_t)rand_r(&seed) % (sizeof alphabet - 1)];
+            to[n] = '\0';
+        }
+        pqp_conninfo_put(text, sizeof text, "password", value);
+        pqp_conninfo_put(text, sizeof text, "host", host);
+        PQconninfoOption *parsed = PQconninfoParse(text, NULL);
+        int same = 0, others = 0;
+        for (PQconninfoOption *o = parsed; o && o->keyword; o++) {
+            bool ours = (strcmp(o->keyword, "password") == 0 && o->val && strcmp(o->val, value) == 0) ||
+                        (strcmp(o->keyword, "host") == 0 && o->val && strcmp(o->val, host) == 0);
+            same += ours;
+            others += o->val && !ours;
+        }
+        PQconninfoFree(parsed);
+        if (same != 2 || others != 0) {
+            wrong++;
+            diag("not read back: %s", text);
+        }
+    }
+    is_int(wrong, 0, "%d pairs of values are read back by libpq as they were put", RUNS);
 }
 
 static void set_all(pqp_options *o, const char *const pairs[][2])
@@ -383,7 +541,7 @@ static const char *split(const char *conninfo)
     pqpool_error err;
     pqp_options o = fresh(), before = o;
     char *rest = (char *)"";
-    if (pqp_options_split(&o, conninfo, &rest, &err) == PQPOOL_OK) {
+    if (pqp_options_split(&o, &(pqp_option_names){{0}}, conninfo, &rest, &err) == PQPOOL_OK) {
         snprintf(text, sizeof text, "%s|%lld|%s", rest, (long long)o.max_size, o.name);
         free(rest);
     } else {
@@ -490,7 +648,7 @@ static bool libpq_agrees(const char *text)
 {
     char *rest = NULL, *why = NULL;
     pqp_options o = fresh();
-    if (pqp_options_split(&o, text, &rest, NULL) != PQPOOL_OK)
+    if (pqp_options_split(&o, &(pqp_option_names){{0}}, text, &rest, NULL) != PQPOOL_OK)
         return rest == NULL;
     bool fine = true;
     if (o.given == 0) {
@@ -551,8 +709,8 @@ static void test_hostile(void)
 
 static void test_changeable(void)
 {
-    static const char *const fixed[] = {"initial_size", "statement_cache_size", "instances",
-                                        "batch_size",   "preset",               "name"};
+    static const char *const fixed[] = {
+        "initial_size", "statement_cache_size", "instances", "batch_size", "preset", "name"};
     static const char *const idle[] = {"instances", "batch_size"};
     for (int i = 0; pqp_options_row(i); i++) {
         const pqp_option_row *r = pqp_options_row(i);
@@ -604,6 +762,12 @@ int main(void)
     test_pairs();
     test_uris();
     test_hostile();
+    test_foreign_names();
+    test_two_names();
+    test_bare_times();
+    test_no_secrets();
+    test_put();
+    test_put_round_trip();
     test_readme();
     return done_testing();
 }

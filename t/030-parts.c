@@ -9,6 +9,9 @@
 #include "parker.h"
 #include "queue.h"
 #include "slot.h"
+#include "text.h"
+
+#include <locale.h>
 
 static void clocks(void)
 {
@@ -49,6 +52,24 @@ static void errors(void)
     pqp_error_sqlstate(&e, "4000");
     is_str(e.sqlstate, "", "anything else is none");
     is_int(pqp_no_memory(NULL), PQPOOL_ENOMEM, "every error may be NULL");
+    pqp_refuse(&e, PQPOOL_EINVAL, "a\n\tb.\nc;\r\nd\x1b[0m\n");
+    is_str(e.message, "a; b. c; d [0m", "lines and control characters become one line");
+    static const char *const characters[] = {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x90\x98", "\xe9"};
+    for (size_t k = 0; k < PQP_COUNT_OF(characters); k++)
+        for (size_t n = 990; n < 1000; n++) {
+            snprintf(big, n + 1, "%.*s", (int)n, "");
+            memset(big, 'x', n);
+            big[n] = '\0';
+            pqp_refuse(&e, PQPOOL_EINVAL, "%s%s%s", big, characters[k], characters[k]);
+            size_t rest = strlen(e.message) - n, whole = strlen(characters[k]);
+            if (rest % whole != 0 || rest > 2 * whole || n + rest + whole < 1000)
+                ok(rest % whole == 0, "a character of %zu bytes is cut behind byte %zu", whole, n);
+        }
+    char *before = setlocale(LC_ALL, NULL), point[40];
+    snprintf(point, sizeof point, PQP_TENTHS " " PQP_TENTHS " " PQP_TENTHS,
+             PQP_TENTHS_OF(1549999, PQP_S_IN_US), PQP_TENTHS_OF(INT64_C(950), PQP_MS_IN_US),
+             PQP_TENTHS_OF(0, PQP_S_IN_US));
+    is_str(point, "1.5 1.0 0.0", "tenths are written with a point, rounded (locale %s)", before);
 
     bool named = true;
     for (int c = PQPOOL_OK; c <= PQPOOL_EFORKED; c++)

@@ -65,6 +65,60 @@ END
     is $said, '', 'the macros of the public headers work in C++20';
 }
 
+# ---- the README's first program, and the macros, in each language ----
+my ($program) = slurp("$srcdir/README.md") =~ /^```c\n(#include <pqpool\.h>.*?)^```/ms;
+ok $program, 'the README begins with a program';
+my $macros = <<'END';
+#include <pqpool.h>
+int f(pqpool *pool, int early);
+int f(pqpool *pool, int early)
+{
+    pqpool_error err;
+    PQPOOL_LEASE(lease);
+    PQPOOL_AUTO_LEASE other = {0};
+    if (early)
+        return 1;
+    if (pqpool_acquire(pool, &lease, &err) != PQPOOL_OK || pqpool_acquire(pool, &other, &err) != PQPOOL_OK)
+        return *pqpool_code_name((pqpool_code)err.code);
+    return 0;
+}
+END
+my $more = <<'END';
+const char *g(int32_t code);
+const char *g(int32_t code) { return code ? pqpool_code_name(code) : pqpool_strerror(code); }
+END
+my $params = <<'END';
+#include <pqpool.h>
+int f(const char *id);
+int f(const char *id)
+{
+    pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select $1, $2, $3", PQPOOL_PARAMS("7", id, NULL), .flags = PQPOOL_READ_ONLY};
+    return stmt.n_params == 3 && stmt.param_values[1] == id && !stmt.param_values[2] ? 0 : 1;
+}
+int main(void) { return f("x"); }
+END
+my $strict = "-Wall -Wextra -Wshadow -Werror -O2 -I$srcdir/include $pq";
+for my $case (["$cc -std=c11 -pedantic", 'c', 'C11', ''], ["$cxx -std=c++17", 'cc', 'C++17', $more],
+    ["$cxx -std=c++20", 'cc', 'C++20', $more], ['clang -std=c11', 'c', 'C11 by clang', ''],
+    ['clang++ -std=c++20', 'cc', 'C++20 by clang', $more]) {
+    my ($command, $suffix, $language, $also) = @$case;
+    my ($compiler) = split / /, $command;
+  SKIP: {
+        skip "no $compiler", 2 if $compiler eq 'none' || system("command -v $compiler >/dev/null 2>&1") != 0;
+        for my $part (['the first program of the README', $program // ''], ['what declares a lease', $macros . $also]) {
+            open my $out, '>', "$dir/part.$suffix" or die;
+            print $out $part->[1];
+            close $out;
+            is `$command $strict -c -o $dir/part.o $dir/part.$suffix 2>&1`, '', "$part->[0] compiles without a warning as $language";
+        }
+    }
+}
+open my $with_params, '>', "$dir/params.c" or die;
+print $with_params $params;
+close $with_params;
+is `$cc -std=c11 $strict -o $dir/params $dir/params.c 2>&1 && $dir/params; echo \$?`, "0\n",
+    'PQPOOL_PARAMS fills n_params and param_values together';
+
 # ---- what the library exports, and what it needs ----
 my ($library) = grep { -e } "$builddir/.libs/libpqpool.so", "$srcdir/.libs/libpqpool.so";
 SKIP: {
@@ -118,14 +172,14 @@ for my $file (glob "$srcdir/src/*.[ch]") {
 is join("\n", @climbs), '', 'a module includes only modules of lower layers';
 
 # ---- libpq under the locks: only the modules that may call it do ----
-my %may_call = map { $_ => 1 } qw(activity cancel dial hosts remains role session target transport connector run ticket);
+my %may_call = map { $_ => 1 } qw(activity cancel dial hint hosts remains role session target transport connector run ticket);
 my @callers;
 for my $file (glob "$srcdir/src/*.c") {
     my $module = basename($file, '.c');
     my $text = slurp($file) =~ s{/\*.*?\*/}{}gsr;
     push @callers, $module if $text =~ /\bPQ(?!POOL)[a-z]\w*\(/ && !$may_call{$module};
 }
-is "@callers", '', 'only activity, cancel, dial, hosts, remains, role, session, target, transport, connector, run and ticket call libpq';
+is "@callers", '', 'only activity, cancel, dial, hint, hosts, remains, role, session, target, transport, connector, run and ticket call libpq';
 
 # ---- time: one clock ----
 my @clocks = grep { my $m = basename($_, '.c'); $m ne 'clock' && slurp($_) =~ /\b(?:clock_gettime|gettimeofday|time)\((?!r)/ }

@@ -1,0 +1,1 @@
+WITH a AS (SELECT 1) SELECT count(*) insert INTO TEMP t FROM a

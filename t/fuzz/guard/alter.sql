@@ -1,0 +1,1 @@
+ALTER TABLE t ADD a text DEFAULT setseed(0), ALTER b TYPE int USING $a$b;c$a$::int

@@ -1,0 +1,1 @@
+DO LANGUAGE plpgsql $$ begin perform 1; end $$

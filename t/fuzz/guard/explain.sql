@@ -1,0 +1,1 @@
+EXPLAIN (ANALYZE, BUFFERS off) SELECT currval('s') /* a /* b */ */ ORDER BY 1;

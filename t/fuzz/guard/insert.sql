@@ -1,0 +1,1 @@
+INSERT INTO t (a, b) SELECT a, b FROM u WHERE a @> b AND c ->> 'x' = 'y' ON CONFLICT DO NOTHING RETURNING *

@@ -1,0 +1,1 @@
+SELECT pg_create_logical_replication_slot('a', 'b', temporary => false), pg_copy_physical_replication_slot('a', 'b', false)
