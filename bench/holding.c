@@ -146,7 +146,7 @@ static void on_answer(PGresult *res, const pqpool_error *err, void *arg);
 static void submit_callback(void)
 {
     pqpool_error err;
-    must(pqpool_submit_cb(pool, &statement, on_answer, NULL, &err) == PQPOOL_OK, "submit_cb: %s",
+    must(pqpool_submit_cb(pool, &statement, on_answer, NULL, &err) != NULL, "submit_cb: %s",
          err.message);
 }
 

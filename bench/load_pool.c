@@ -181,8 +181,8 @@ static void ask_by_callback(asker *a)
     pqpool_error err;
     request_make(a->caller, &a->request);
     pqpool_stmt stmt = as_stmt(&a->request);
-    pqpool_code code = pqpool_submit_cb(pool, &stmt, on_answer, a, &err);
-    must(code == PQPOOL_OK, "submit_cb: %s", err.message);
+    bool submitted = pqpool_submit_cb(pool, &stmt, on_answer, a, &err) != NULL;
+    must(submitted, "submit_cb: %s", err.message);
 }
 
 static void on_answer(PGresult *res, const pqpool_error *err, void *arg)

@@ -269,8 +269,8 @@ static void on_lease(pqpool_lease *lease, const pqpool_error *err, void *arg);
 static void ask(void)
 {
     pqpool_error err;
-    pqpool_code code = pqpool_acquire_cb(line.pool, NULL, on_lease, (void *)line.asked++, &err);
-    must(code == PQPOOL_OK, "acquire_cb: %s", err.message);
+    bool asked = pqpool_acquire_cb(line.pool, NULL, on_lease, (void *)line.asked++, &err) != NULL;
+    must(asked, "acquire_cb: %s", err.message);
 }
 
 static void on_lease(pqpool_lease *lease, const pqpool_error *err, void *arg)

@@ -45,7 +45,7 @@ static void one_less(loop_work *work)
     pqpool_stmt stmt = {PQPOOL_STMT, .sql = count_connections};
     if (--work->left > 0)
         return;
-    if (pqpool_submit_cb(work->pool, &stmt, on_count, work, &err) != PQPOOL_OK) {
+    if (!pqpool_submit_cb(work->pool, &stmt, on_count, work, &err)) {
         fail(work, err.message);
         work->over = 1;
     }
@@ -75,7 +75,7 @@ static void start_find(loop_work *work, int i)
     finds[i] = (struct find){work, i + 1};
     snprintf(id, sizeof id, "%d", i + 1); /* copied: it need not outlive the call */
     pqpool_stmt stmt = {PQPOOL_STMT, .sql = find_member, .n_params = 1, .param_values = (const char *[]){id}};
-    if (pqpool_submit_cb(work->pool, &stmt, on_found, &finds[i], &err) == PQPOOL_OK)
+    if (pqpool_submit_cb(work->pool, &stmt, on_found, &finds[i], &err))
         work->left++;
     else
         fail(work, err.message);
@@ -103,8 +103,7 @@ static void start_figures(loop_work *work)
         {PQPOOL_STMT, .sql = "SELECT count(*) FROM generate_series(1, 1)"},
         {PQPOOL_STMT, .sql = "SELECT count(*) FROM generate_series(1, 2)"},
         {PQPOOL_STMT, .sql = "SELECT count(*) FROM generate_series(1, 3)"}};
-    if (pqpool_submit_all_cb(work->pool, group, LOOP_WORK_FIGURES, PQPOOL_EACH, on_figures, work, &err) ==
-        PQPOOL_OK)
+    if (pqpool_submit_all_cb(work->pool, group, LOOP_WORK_FIGURES, PQPOOL_EACH, on_figures, work, &err))
         work->left++;
     else
         fail(work, err.message);
@@ -140,7 +139,7 @@ static void on_lease(pqpool_lease *lease, const pqpool_error *err, void *arg)
 static void start_visit(loop_work *work)
 {
     pqpool_error err;
-    if (pqpool_acquire_cb(work->pool, NULL, on_lease, work, &err) == PQPOOL_OK)
+    if (pqpool_acquire_cb(work->pool, NULL, on_lease, work, &err))
         work->left++;
     else
         fail(work, err.message);

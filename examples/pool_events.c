@@ -104,7 +104,7 @@ static void request(int i)
 {
     pqpool_error err;
     printf("  request %d\n", i);
-    if (pqpool_acquire_cb(pool, NULL, handle, NULL, &err) != PQPOOL_OK) {
+    if (!pqpool_acquire_cb(pool, NULL, handle, NULL, &err)) {
         fprintf(stderr, "pool_events: %s\n", err.message);
         exit(1);
     }

@@ -499,14 +499,21 @@ pqpool_ticket *pqpool_submit(pqpool *pool, const pqpool_stmt *stmt, pqpool_error
 PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err) PQPOOL_MUST_CHECK;
 
 /*
- * Gives a ticket up; it is gone at once. What has not been sent never will be. The answer of a statement
- * that is running is dropped; the server is told to cancel it where that can hit nothing else (it has its
- * connection to itself, or nothing stands behind it there), else it goes on to its end. No thread may be
- * waiting for it. NULL is allowed. Does not block.
+ * Gives up what a ticket stands for: a statement, a group, a lease that was asked for.
+ *
+ * PQPOOL_OK: the ticket is gone, and no callback of it will run. What has not been sent never will be. The
+ * answer of a statement that is running is dropped; the server is told to cancel it where that can hit
+ * nothing else (it has its connection to itself, or nothing that is wanted stands behind it there), else it
+ * goes on to its end. A lease that was granted meanwhile goes back.
+ * EBUSY: too late: its callback is running, or has run, in this thread or another; or a thread is waiting
+ * for the ticket. EINVAL: it has been waited for, or given up, already. (A ticket from before is told apart
+ * from one that was made later; on 32-bit systems not surely.) NULL is allowed: PQPOOL_OK.
+ * Does not block. Thread-safe.
  */
-void pqpool_abandon(pqpool_ticket *ticket);
+pqpool_code pqpool_abandon(pqpool_ticket *ticket);
 
-/* Whether pqpool_wait() would answer at once. */
+/* Whether the answer is there: pqpool_wait() would return it at once, or the callback is ready. 0 for a
+ * ticket from before. Does not block. Thread-safe. */
 int pqpool_ticket_done(const pqpool_ticket *ticket);
 
 /* ---- callbacks, for event loops ---- */
@@ -520,19 +527,23 @@ typedef void (*pqpool_group_callback)(PGresult **results, const pqpool_error *er
 typedef void (*pqpool_lease_callback)(pqpool_lease *lease, const pqpool_error *err, void *arg);
 
 /*
- * Submit, as pqpool_submit() does; the answer comes by a callback, once, in pqpool_dispatch(). What is not PQPOOL_OK
- * was not submitted, and there will be no callback. Do not block. Thread-safe.
+ * Submit, as pqpool_submit() does; the answer comes by a callback, once, in pqpool_dispatch(). Returns a
+ * ticket for pqpool_abandon(), valid until its callback begins; it need not be kept. NULL: it was not
+ * submitted, there will be no callback, and err says why. Callbacks that are ready together (read from one
+ * connection in one go) run in the order in which they were submitted. Do not block. Thread-safe.
  */
-pqpool_code pqpool_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg,
-                             pqpool_error *err) PQPOOL_MUST_CHECK;
-pqpool_code pqpool_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
-                                 pqpool_group_callback callback, void *arg,
-                                 pqpool_error *err) PQPOOL_MUST_CHECK;
+pqpool_ticket *pqpool_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg,
+                                pqpool_error *err);
+pqpool_ticket *pqpool_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                                    pqpool_group_callback callback, void *arg, pqpool_error *err);
 
-/* Asks for a lease; it waits in the same queue as everybody. options may be NULL. The lease begins in the thread that
- * dispatches: there on_acquire runs, and the round trip of test_on_borrow. */
-pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *options,
-                              pqpool_lease_callback callback, void *arg, pqpool_error *err) PQPOOL_MUST_CHECK;
+/*
+ * Asks for a lease; it waits in the same queue as all others. options may be NULL. The lease begins in the
+ * thread that dispatches: there on_acquire runs, and the round trip of test_on_borrow. Returns a ticket as
+ * pqpool_submit_cb() does. Does not block. Thread-safe.
+ */
+pqpool_ticket *pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *options,
+                                 pqpool_lease_callback callback, void *arg, pqpool_error *err);
 
 /*
  * The pool's descriptor for poll(), epoll or any event loop: readable (level-triggered) as long as callbacks are

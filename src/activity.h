@@ -28,9 +28,10 @@ enum { PQP_VIA_PROCESS = -1, PQP_VIA_NOTHING = -2 };
 /* What a lease's user has done that concerns the connection's next one. */
 enum {
     PQP_TRACE_FINISHED = 1, /* PQfinish(): there is no connection any more */
-    PQP_TRACE_FAILED = 2,   /* libpq itself has failed: what the server says next may belong to what went before */
-    PQP_TRACE_LISTENS = 4,  /* LISTEN */
-    PQP_TRACE_SET = 8,      /* SET, outside a transaction */
+    PQP_TRACE_FAILED =
+        2, /* libpq itself has failed: what the server says next may belong to what went before */
+    PQP_TRACE_LISTENS = 4, /* LISTEN */
+    PQP_TRACE_SET = 8,     /* SET, outside a transaction */
 };
 
 typedef struct pqp_activity {

@@ -212,24 +212,14 @@ static int sleep_in_queue(pqpool *p, pqp_waiter *w)
     return pqp_parker_wait(w->parker, PQP_NEVER); /* decided already; the word is on its way */
 }
 
-pqpool_code pqp_admission_wait(pqpool *p, const pqp_site *site, pqp_time deadline, pqp_turn *turn,
-                               pqp_slot **slot, pqpool_error *err)
+/* In the queue at once: between the look and the place in it another caller could be served that came later. */
+static pqpool_code stand(pqpool *p, const pqp_site *site, pqp_time deadline, pqp_turn *turn,
+                         pqp_sleeper **sleeper, pqpool_error *err)
 {
-    *slot = NULL;
-    pqp_pool_lock(p);
-    pqp_queue_take_turn(&p->queue, turn, pqp_now());
-    bool closed = p->closing;
-    if (!closed)
-        *slot = pqp_pool_lend_idle_locked(p, turn, site);
-    pqp_pool_unlock(p);
-    if (closed)
-        return pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
-    if (*slot)
-        return PQPOOL_OK;
-    pqp_sleeper *sleeper = pqp_depot_take(&p->sleepers);
-    if (!sleeper)
+    *sleeper = pqp_depot_take(&p->sleepers);
+    if (!*sleeper)
         return pqp_no_memory(err);
-    pqp_waiter *w = &sleeper->waiter;
+    pqp_waiter *w = &(*sleeper)->waiter;
     pqp_parker_reset(w->parker);
     w->want = PQP_WANT_LEASE;
     w->call = NULL;
@@ -238,7 +228,25 @@ pqpool_code pqp_admission_wait(pqpool *p, const pqp_site *site, pqp_time deadlin
     w->site = *site;
     w->deadline = deadline;
     w->err = err;
-    pqpool_code code = pqp_admission_enter(p, w, turn, err);
+    return enter(p, w, turn, err);
+}
+
+pqpool_code pqp_admission_wait(pqpool *p, const pqp_site *site, pqp_time deadline, pqp_turn *turn,
+                               pqp_slot **slot, pqpool_error *err)
+{
+    pqp_sleeper *sleeper = NULL;
+    pqpool_code code = PQPOOL_OK;
+    *slot = NULL;
+    pqp_pool_lock(p);
+    pqp_queue_take_turn(&p->queue, turn, pqp_now());
+    if (p->closing)
+        code = pqp_refuse(err, PQPOOL_ECLOSED, "the pool is closed");
+    else if (!(*slot = pqp_pool_lend_idle_locked(p, turn, site)))
+        code = stand(p, site, deadline, turn, &sleeper, err);
+    pqp_pool_unlock(p);
+    if (!sleeper)
+        return code;
+    pqp_waiter *w = &sleeper->waiter;
     if (code == PQPOOL_OK)
         code = sleep_in_queue(p, w) == PQP_WORD_GRANTED ? PQPOOL_OK : w->code;
     *slot = code == PQPOOL_OK ? w->grant : NULL;

@@ -429,80 +429,88 @@ pqpool_ticket *pqpool_submit(pqpool *pool, const pqpool_stmt *stmt, pqpool_error
     return submit(pool, stmt, 1, PQPOOL_EACH, (pqp_ticket_kind){0}, false, err);
 }
 
+/* The pool of a ticket that is one, or was. */
+static pqpool_code check_ticket(const pqpool_ticket *ticket, pqp_claim *claim, pqpool_error *err)
+{
+    if (!ticket)
+        return pqp_refuse(err, PQPOOL_EINVAL, "ticket is NULL: did pqpool_submit() fail?");
+    *claim = pqp_promise_claim(ticket);
+    return pqp_life_check(claim->promise->pool, err);
+}
+
 PGresult *pqpool_wait(pqpool_ticket *ticket, int timeout_ms, pqpool_error *err)
 {
-    if (!ticket) {
-        pqp_refuse(err, PQPOOL_EINVAL, "ticket is NULL: did pqpool_submit() fail?");
+    pqp_claim claim;
+    if (check_ticket(ticket, &claim, err) != PQPOOL_OK || check_timeout(timeout_ms, err) != PQPOOL_OK)
         return NULL;
-    }
-    if (check_timeout(timeout_ms, err) != PQPOOL_OK)
-        return NULL;
-    pqpool *pool = pqp_ticket_pool(ticket);
-    if (pqp_life_check(pool, err) != PQPOOL_OK)
-        return NULL;
+    pqpool *pool = claim.promise->pool;
     pqp_life_enter(pool);
-    PGresult *result = pqp_ticket_wait(ticket, pqp_deadline(pqp_now(), timeout_ms), err);
+    PGresult *result = pqp_ticket_wait(&claim, pqp_deadline(pqp_now(), timeout_ms), err);
     (void)pqp_life_leave(pool, PQPOOL_OK);
     return result;
 }
 
-void pqpool_abandon(pqpool_ticket *ticket)
+pqpool_code pqpool_abandon(pqpool_ticket *ticket)
 {
-    pqpool *pool = ticket ? pqp_ticket_pool(ticket) : NULL;
-    if (pqp_life_check(pool, NULL) != PQPOOL_OK)
-        return;
+    pqp_claim claim;
+    if (!ticket)
+        return PQPOOL_OK;
+    pqpool_code code = check_ticket(ticket, &claim, NULL);
+    if (code != PQPOOL_OK)
+        return code;
+    pqpool *pool = claim.promise->pool;
     pqp_life_enter(pool);
-    pqp_ticket_abandon(ticket);
-    (void)pqp_life_leave(pool, PQPOOL_OK);
+    code = claim.kind == PQP_PROMISE_LEASE ? pqp_request_abandon(&claim) : pqp_ticket_abandon(&claim);
+    return pqp_life_leave(pool, code);
 }
 
 int pqpool_ticket_done(const pqpool_ticket *ticket)
 {
-    return ticket && pqp_ticket_done(ticket);
+    if (!ticket)
+        return 0;
+    pqp_claim claim = pqp_promise_claim(ticket);
+    return pqp_ticket_done(&claim);
 }
 
-pqpool_code pqpool_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg,
-                             pqpool_error *err)
+pqpool_ticket *pqpool_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg,
+                                pqpool_error *err)
 {
-    pqpool_error why;
-    pqpool_error *to = err ? err : &why;
-    if (!callback)
-        return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
-    bool done =
-        submit(pool, stmt, 1, PQPOOL_EACH, (pqp_ticket_kind){.one = callback, .arg = arg}, false, to) != NULL;
-    return done ? PQPOOL_OK : (pqpool_code)to->code;
+    if (!callback) {
+        pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
+        return NULL;
+    }
+    return submit(pool, stmt, 1, PQPOOL_EACH, (pqp_ticket_kind){.one = callback, .arg = arg}, false, err);
 }
 
-pqpool_code pqpool_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
-                                 pqpool_group_callback callback, void *arg, pqpool_error *err)
+pqpool_ticket *pqpool_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
+                                    pqpool_group_callback callback, void *arg, pqpool_error *err)
 {
-    pqpool_error why;
-    pqpool_error *to = err ? err : &why;
-    if (!callback)
-        return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
-    bool done =
-        submit(pool, stmts, n, mode, (pqp_ticket_kind){.group = callback, .arg = arg}, true, to) != NULL;
-    return done ? PQPOOL_OK : (pqpool_code)to->code;
+    if (!callback) {
+        pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
+        return NULL;
+    }
+    return submit(pool, stmts, n, mode, (pqp_ticket_kind){.group = callback, .arg = arg}, true, err);
 }
 
-pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *options,
-                              pqpool_lease_callback callback, void *arg, pqpool_error *err)
+pqpool_ticket *pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *options,
+                                 pqpool_lease_callback callback, void *arg, pqpool_error *err)
 {
-    pqpool_code code = pqp_life_check(pool, err);
-    if (code != PQPOOL_OK)
-        return code;
-    if (!callback)
-        return pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
-    code = check_acquire(options, err);
     pqp_time deadline;
+    pqpool_code code = pqp_life_check(pool, err);
+    if (code == PQPOOL_OK && !callback)
+        code = pqp_refuse(err, PQPOOL_EINVAL, "callback is NULL");
+    if (code == PQPOOL_OK)
+        code = check_acquire(options, err);
     if (code == PQPOOL_OK)
         code = deadline_of(pool, options ? options->timeout_ms : PQPOOL_DEFAULT, &deadline, err);
     if (code != PQPOOL_OK)
-        return code;
+        return NULL;
     pqp_site site = {options ? options->file : NULL, options ? options->line : 0, 0};
     pqp_error_clear(err);
     pqp_life_enter(pool);
-    return pqp_life_leave(pool, pqp_request_lease(pool, &site, deadline, callback, arg, err));
+    pqpool_ticket *ticket = pqp_request_lease(pool, &site, deadline, callback, arg, err);
+    (void)pqp_life_leave(pool, PQPOOL_OK);
+    return ticket;
 }
 
 int pqpool_fd(pqpool *pool)

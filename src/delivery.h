@@ -11,7 +11,8 @@
 #include "base.h"
 
 typedef struct pqp_parcel {
-    void (*open)(struct pqp_parcel *parcel); /* by the caller's thread, without locks */
+    bool (*open)(
+        struct pqp_parcel *parcel); /* by the caller's thread, without locks; whether a callback ran */
     struct pqp_parcel *next;
 } pqp_parcel;
 

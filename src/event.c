@@ -80,7 +80,7 @@ const char *pqpool_event_name(int id)
     X(ON_RELEASE, "on_release", "the on_release hook refused it")                                            \
     X(CHANGED, "changed", "its session was changed")                                                         \
     X(UNSHAREABLE, "unshareable", "it could not be shared")                                                  \
-    X(FINISHED, "finished", "its user called PQfinish on it, which is for the pool to do")                 \
+    X(FINISHED, "finished", "its user called PQfinish on it, which is for the pool to do")                   \
     X(FAILED, "failed", "libpq failed while it was leased, and what it would read next is not known")        \
     X(CUT, "cut", "what ran on it was given up, and did not end")                                            \
     X(LARGE, "large", "it carried an answer larger than max_buffer")                                         \

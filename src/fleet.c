@@ -35,6 +35,8 @@ static bool init_stores(pqpool *p, int plans)
         goto no_runs;
     if (pqp_depot_init(&p->tickets, PQP_TICKET_SIZE, pqp_call_init, pqp_call_fini) != 0)
         goto no_tickets;
+    if (pqp_depot_init(&p->requests, PQP_REQUEST_SIZE, NULL, NULL) != 0)
+        goto no_requests;
     if (pqp_depot_init(&p->stmts, sizeof(pqp_stmt), NULL, NULL) != 0)
         goto no_stmts;
     if (pqp_plans_init(&p->plans, plans) != 0)
@@ -45,6 +47,8 @@ static bool init_stores(pqpool *p, int plans)
 no_plans:
     pqp_depot_fini(&p->stmts);
 no_stmts:
+    pqp_depot_fini(&p->requests);
+no_requests:
     pqp_depot_fini(&p->tickets);
 no_tickets:
     pqp_depot_fini(&p->runs);
@@ -60,6 +64,7 @@ static void fini_stores(pqpool *p)
     pqp_delivery_fini(&p->delivery);
     pqp_plans_fini(&p->plans);
     pqp_depot_fini(&p->stmts);
+    pqp_depot_fini(&p->requests);
     pqp_depot_fini(&p->tickets);
     pqp_depot_fini(&p->runs);
     pqp_depot_fini(&p->standings);
@@ -421,7 +426,8 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
     p->closes++;
     p->closed_by[reason]++;
     p->kick = true;
-    slot->untold = reason == PQPOOL_CLOSE_LOST_IDLE; /* why the server has ended it, only its last words tell */
+    slot->untold =
+        reason == PQPOOL_CLOSE_LOST_IDLE; /* why the server has ended it, only its last words tell */
     if (slot->untold)
         return;
     PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason);

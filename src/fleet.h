@@ -39,7 +39,7 @@ struct pqpool {
     pqp_dialled dialled;
     char name[PQP_NAME_SIZE + 192];
     pqp_events events;
-    pqp_depot sleepers, standings, runs, tickets, stmts;
+    pqp_depot sleepers, standings, runs, tickets, requests, stmts;
     pqp_plans plans;
     pqp_delivery delivery; /* what pqpool_dispatch() will hand out */
     int keeper_fd;         /* eventfd: wakes the keeper */
@@ -87,8 +87,8 @@ struct pqpool {
     pqp_time failure_told;  /* ... which was at this time */
     pqp_time outage_since;  /* they fail, and no connection serves, as far as settle() has seen; 0: not so */
     bool renew;             /* a connection is to be made so that one past its lifetime may go */
-    pqp_time due;   /* earliest thing settle() knows of that time alone will bring */
-    pqp_time alarm; /* earliest deadline of a waiter that nobody sleeps for */
+    pqp_time due;           /* earliest thing settle() knows of that time alone will bring */
+    pqp_time alarm;         /* earliest deadline of a waiter that nobody sleeps for */
     int32_t connection_ids;
     int errands;           /* threads of connector.c that have not been joined */
     struct pqp_job *ended; /* of these, those that are at their end */
@@ -112,7 +112,7 @@ struct pqpool {
 
 /* Room for one run of statements (run.h), and for a ticket (ticket.h): their sizes are known to higher layers, which
  * assert them. Both begin with a call. */
-enum { PQP_RUN_SIZE = 272, PQP_TICKET_SIZE = 432 };
+enum { PQP_RUN_SIZE = 272, PQP_TICKET_SIZE = 440, PQP_REQUEST_SIZE = 1400 };
 
 /* ---- making and unmaking ---- */
 

@@ -22,8 +22,9 @@ void pqp_flight_wake(pqp_lane *l, pqp_call *call, int word)
 {
     call->waking = true;
     call->wake_word = (uint8_t)word;
-    call->wake_next = l->wakes;
-    l->wakes = call;
+    call->wake_next = NULL;
+    *(l->wakes ? &l->last_wake->wake_next : &l->wakes) = call;
+    l->last_wake = call;
 }
 
 bool pqp_flight_drives(const pqp_lane *l, const pqp_call *call)

@@ -184,7 +184,8 @@ typedef struct pqp_lane {
     int ended_now;          /* units, in the pump under way */
     const char *ended_text; /* the last one's SQL, if its owner is there; only in a pump */
     pqp_time alarm;  /* the keeper must look for statements that are past their time and have no waiter */
-    pqp_call *wakes; /* words to give after the lock is dropped */
+    pqp_call *wakes; /* words to give after the lock is dropped, in order */
+    pqp_call *last_wake;
     pqp_time undriven_since; /* watchdog builds */
     pqpool_error why;        /* of condemned or dead; constant from then on */
 } pqp_lane;

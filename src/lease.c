@@ -69,6 +69,23 @@ static void note_begin(pqpool *p, pqp_slot *slot)
     pqp_pool_unlock(p);
 }
 
+/* Lent, and given back before its holder has seen it. */
+static void count_return_locked(pqpool *p, pqp_slot *slot)
+{
+    slot->generation++;
+    p->releases++;
+    pqp_histogram_count(&p->use, (pqp_now() - slot->since) / 1000);
+    PQP_TELL(p, PQPOOL_EVENT_RELEASE, slot, NULL);
+}
+
+void pqp_lease_return_unused(pqpool *p, pqp_slot *slot)
+{
+    pqp_pool_lock(p);
+    count_return_locked(p, slot);
+    pqp_outcome_cleaned_locked(p, slot);
+    pqp_pool_unlock(p);
+}
+
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
 {
     pqpool_close_reason flaw = examine(p, slot, deadline);
@@ -82,6 +99,7 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
         return NULL;
     }
     pqp_pool_lock(p);
+    count_return_locked(p, slot);
     if (flaw == PQPOOL_CLOSE_LOST_IDLE || pqp_load(&slot->suspect))
         pqp_fleet_scrap_locked(p, slot, flaw);
     else
@@ -111,6 +129,7 @@ pqpool_code pqp_lease_acquire(pqpool *p, const pqp_site *site, pqp_time deadline
             pqp_error_clear(err);
             return PQPOOL_OK;
         }
+        turn.stood = true; /* it was served: it is no newcomer */
         if (pqp_now() >= deadline)
             return pqp_lease_refuse_late(err, flaw);
     }

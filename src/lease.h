@@ -11,6 +11,8 @@ pqpool_code pqp_lease_acquire(pqpool *p, const pqp_site *site, pqp_time deadline
 /* The last step of it, with a slot that is LEASED: NULL, and *lease is filled; or why the connection was no good,
  * and it is given back to be closed. May block for a round trip (test_on_borrow). */
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease) PQP_MUSTCHECK;
+/* In place of that: the slot goes back as it is. */
+void pqp_lease_return_unused(pqpool *p, pqp_slot *slot);
 pqpool_code pqp_lease_refuse_late(pqpool_error *err, const char *flaw);
 
 /* reason: why its connection is to be closed; NONE: it may go on being used. */

@@ -4,6 +4,8 @@
 
 #include "connector.h"
 #include "keeper.h"
+#include "loop.h"
+#include "run.h"
 
 #define MAGIC UINT64_C(0x706f6f6c31767170)
 
@@ -215,6 +217,8 @@ static pqpool_code end(pqpool *p)
     pqp_keeper_stop(p);
     if (!pqp_connector_join(p, end))
         return PQPOOL_EBUSY;
+    pqp_run_go_on(p);           /* what was given up, and was to be placed once more */
+    (void)pqp_loop_dispatch(p); /* only what was given up lies there */
     pqp_events_hand_out_all(&p->events);
     p->magic = 0;
     pqp_fleet_free(p);

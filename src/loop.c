@@ -40,11 +40,11 @@ static int dispatch(pqpool *p)
     if (pqp_load(&p->delivery.looped) >= 0)
         read_answers(p);
     /* Those that are ready now; what their callbacks bring about is for the next time, or it might never end. */
-    for (int ready = pqp_delivery_count(&p->delivery); n < ready; n++) {
+    for (int ready = pqp_delivery_count(&p->delivery); ready > 0; ready--) {
         pqp_parcel *parcel = pqp_delivery_take(&p->delivery);
         if (!parcel)
             break;
-        parcel->open(parcel);
+        n += parcel->open(parcel);
     }
     return n;
 }

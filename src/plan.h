@@ -37,7 +37,7 @@ typedef struct pqp_plan {
     pqp_vain vain[PQP_VAINS];  /* errors that stayed when it was parsed anew, in a ring */
     _Atomic unsigned vains;
     /* constant while pinned */
-    uint64_t id; /* of this text; never used for another. 0: the entry is free */
+    uint64_t id;   /* of this text; never used for another. 0: the entry is free */
     uint32_t text; /* a part of its name on the server, made of SQL and types */
     char *sql;
     size_t length;

@@ -6,8 +6,12 @@
 #define PQP_REQUEST_H
 
 #include "pool.h"
+#include "promise.h"
 
-pqpool_code pqp_request_lease(pqpool *p, const pqp_site *site, pqp_time deadline,
-                              pqpool_lease_callback callback, void *arg, pqpool_error *err) PQP_MUSTCHECK;
+/* NULL: refused, err says why. */
+pqpool_ticket *pqp_request_lease(pqpool *p, const pqp_site *site, pqp_time deadline,
+                                 pqpool_lease_callback callback, void *arg, pqpool_error *err) PQP_MUSTCHECK;
+/* OK: its callback will not run, and no lease is left to it. EBUSY: it runs, or has run. */
+pqpool_code pqp_request_abandon(const pqp_claim *c);
 
 #endif

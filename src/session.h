@@ -84,8 +84,8 @@ enum { PQP_UNDO_TRANSACTION = 1, PQP_UNDO_LISTEN = 2 };
 
 /* Cleans the session: first what is to be undone, then as the level says, and on_connect runs again
  * where its settings were undone. False: why says what failed. */
-bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, unsigned undo,
-                       pqp_time deadline, pqpool_error *why) PQP_MUSTCHECK;
+bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, unsigned undo, pqp_time deadline,
+                       pqpool_error *why) PQP_MUSTCHECK;
 
 /* What a lane must know of the session it will use. */
 typedef struct pqp_session_terms {

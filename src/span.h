@@ -32,6 +32,6 @@ bool pqp_span_parse_time(pqp_span s, bool seconds, int64_t *out) PQP_MUSTCHECK;
 /* Bytes, from a number and a unit: B (or none), kB, MB, GB, in powers of 1024, as the server has them. */
 bool pqp_span_parse_size(pqp_span s, int64_t *out) PQP_MUSTCHECK;
 int pqp_span_print_size(int64_t bytes, char *buf, size_t size); /* as snprintf() */
-int pqp_span_print_time(int64_t ms, char *buf, size_t size); /* "30s"; as snprintf() */
+int pqp_span_print_time(int64_t ms, char *buf, size_t size);    /* "30s"; as snprintf() */
 
 #endif

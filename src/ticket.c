@@ -5,30 +5,27 @@
 /* The word on the run's parker when all is over. */
 enum { WORD_OVER = 100 };
 
-/* Who frees it: the owner comes back for it, or he has left. */
-enum { LIVE, OVER, ABANDONED };
-
-struct pqpool_ticket {
-    pqp_run run;       /* first: whose run it is can be told by its address */
+/* What a handle stands for: pqpool_ticket is only the type of handles (promise.h). */
+typedef struct ticket {
+    pqp_run run; /* first: whose run it is can be told by its address */
+    pqp_promise promise;
     pqp_parcel parcel; /* with a callback: its way to the caller's event loop */
     pqp_ticket_kind kind;
-    _Atomic int state;
-    _Atomic int awaited; /* a thread waits for it */
     int n;
     pqpool_stmt stmt; /* one statement: here and in the call's room is what was handed in ... */
     PGresult *result; /* ... and here is its answer */
     pqpool_error
         *group; /* more, or a callback for a group: n errors; behind them n statements and n results */
-};
+} ticket;
 
-_Static_assert(sizeof(pqpool_ticket) <= PQP_TICKET_SIZE, "a ticket fits into the depot's objects");
+_Static_assert(sizeof(ticket) <= PQP_TICKET_SIZE, "a ticket fits into the depot's objects");
 
-static pqpool_stmt *stmts_of(pqpool_ticket *t)
+static pqpool_stmt *stmts_of(ticket *t)
 {
     return t->group ? (pqpool_stmt *)(void *)(t->group + t->n) : &t->stmt;
 }
 
-static PGresult **results_of(pqpool_ticket *t)
+static PGresult **results_of(ticket *t)
 {
     return t->group ? (PGresult **)(void *)(stmts_of(t) + t->n) : &t->result;
 }
@@ -94,7 +91,7 @@ static void pack_stmt(packer *p, const pqp_stmt *m, pqpool_stmt *copy)
 }
 
 /* The run reads what the caller handed in until it is over: from here on, our copies. */
-static bool copy_stmts(pqpool_ticket *t)
+static bool copy_stmts(ticket *t)
 {
     pqp_run *r = &t->run;
     pqpool_stmt *stmts = stmts_of(t);
@@ -115,19 +112,22 @@ static bool copy_stmts(pqpool_ticket *t)
 
 /* ---- life ---- */
 
-static pqpool_ticket *ticket_new(pqpool *p, int n, pqp_ticket_kind kind)
+static ticket *ticket_of(const pqp_claim *c)
+{
+    return (ticket *)(void *)((char *)c->promise - offsetof(ticket, promise));
+}
+
+static ticket *ticket_new(pqpool *p, int n, pqp_ticket_kind kind)
 {
     enum { EACH = sizeof(pqpool_error) + sizeof(pqpool_stmt) + sizeof(PGresult *) };
-    pqpool_ticket *t = pqp_depot_take(&p->tickets);
+    ticket *t = pqp_depot_take(&p->tickets);
     if (!t)
         return NULL;
-    t->run.pool = p;
+    t->run.pool = t->promise.pool = p;
     t->kind = kind;
     t->n = n;
     t->result = NULL;
     t->group = NULL;
-    pqp_poke(&t->state, LIVE);
-    pqp_poke(&t->awaited, 0);
     if (kind.group && n > 0 && !(t->group = calloc((size_t)n, EACH))) {
         pqp_depot_put(&p->tickets, t);
         return NULL;
@@ -135,15 +135,16 @@ static pqpool_ticket *ticket_new(pqpool *p, int n, pqp_ticket_kind kind)
     return t;
 }
 
-/* Without its run. */
-static void strip(pqpool_ticket *t)
+/* Without its run; its handle is stale. */
+static void strip(ticket *t)
 {
+    pqp_promise_free(&t->promise);
     free(t->group);
     pqp_call_trim(&t->run.call);
 }
 
-/* It was promised, and is kept now. The last use of the pool by it. */
-static void retire(pqpool_ticket *t)
+/* The last use of the pool by it. */
+static void retire(ticket *t)
 {
     pqpool *p = t->run.pool;
     strip(t);
@@ -151,19 +152,33 @@ static void retire(pqpool_ticket *t)
         pqp_run_free(&t->run);
     else
         pqp_depot_put(&p->tickets, t);
-    pqp_sub(&p->promised, 1);
 }
 
-static void drop_results(pqpool_ticket *t)
+/* It has been given up: its answers are for nothing. */
+static void drop(ticket *t)
 {
     for (int i = 0; i < t->n; i++)
         PQclear(results_of(t)[i]);
+    retire(t);
+}
+
+/* It was promised, and is kept now. */
+static void keep(ticket *t)
+{
+    pqpool *p = t->run.pool;
+    retire(t);
+    pqp_sub(&p->promised, 1);
 }
 
 /* In the caller's event loop. */
-static void call_back(pqp_parcel *parcel)
+static bool call_back(pqp_parcel *parcel)
 {
-    pqpool_ticket *t = (pqpool_ticket *)(void *)((char *)parcel - offsetof(pqpool_ticket, parcel));
+    ticket *t = (ticket *)(void *)((char *)parcel - offsetof(ticket, parcel));
+    pqp_promise_state state = pqp_promise_begin(&t->promise);
+    if (state == PQP_PROMISE_GONE)
+        drop(t);
+    if (state != PQP_PROMISE_BUSY)
+        return false;
     pqpool_error err;
     if (t->kind.one) {
         pqp_run_tell(&t->run, &err);
@@ -171,10 +186,11 @@ static void call_back(pqp_parcel *parcel)
     } else {
         t->kind.group(t->n > 0 ? results_of(t) : NULL, t->group, t->n, t->kind.arg);
     }
-    retire(t);
+    keep(t);
+    return true;
 }
 
-static void deliver(pqpool_ticket *t)
+static void deliver(ticket *t)
 {
     t->parcel.open = call_back;
     pqp_delivery_put(&t->run.pool->delivery, &t->parcel);
@@ -182,21 +198,25 @@ static void deliver(pqpool_ticket *t)
 
 static void on_finished(pqp_run *r)
 {
-    pqpool_ticket *t = (pqpool_ticket *)r;
-    int live = LIVE;
-    if (t->kind.one || t->kind.group) {
-        deliver(t);
-    } else if (pqp_cas(&t->state, &live, OVER)) {
-        pqp_parker_post(&r->call.parker, WORD_OVER);
-    } else {
-        drop_results(t);
-        retire(t);
+    ticket *t = (ticket *)r;
+    switch (pqp_promise_come(&t->promise)) {
+    case PQP_PROMISE_GONE:
+        drop(t);
+        break;
+    case PQP_PROMISE_OVER:
+        if (t->kind.one || t->kind.group)
+            deliver(t);
+        else
+            pqp_parker_post(&r->call.parker, WORD_OVER);
+        break;
+    default: /* its owner is just giving it up, and frees it */
+        break;
     }
 }
 
 /* ---- for the caller ---- */
 
-static bool start(pqpool_ticket *t, const pqpool_stmt *stmts, pqpool_group_mode mode, pqpool_error *err)
+static bool start(ticket *t, const pqpool_stmt *stmts, pqpool_group_mode mode, pqpool_error *err)
 {
     pqp_run *r = &t->run;
     pqpool *p = r->pool;
@@ -218,43 +238,53 @@ static bool start(pqpool_ticket *t, const pqpool_stmt *stmts, pqpool_group_mode 
 pqpool_ticket *pqp_ticket_submit(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
                                  pqp_ticket_kind kind, pqpool_error *err)
 {
-    pqpool_ticket *t = ticket_new(p, n, kind);
+    ticket *t = ticket_new(p, n, kind);
     if (!t) {
         pqp_no_memory(err);
         return NULL;
     }
     pqp_add(&p->promised, 1);
+    pqpool_ticket *handle =
+        pqp_promise_make(&t->promise, kind.one || kind.group ? PQP_PROMISE_CALLBACK : PQP_PROMISE_ANSWER);
     if (n == 0) {
-        deliver(t);
+        if (pqp_promise_come(&t->promise) == PQP_PROMISE_OVER)
+            deliver(t);
     } else if (!start(t, stmts, mode, err)) {
         pqp_sub(&p->promised, 1);
         return NULL;
     }
-    return t;
+    return handle;
 }
 
-pqpool *pqp_ticket_pool(const pqpool_ticket *t)
+bool pqp_ticket_done(const pqp_claim *c)
 {
-    return t->run.pool;
+    if (pqp_promise_state_of(c) != PQP_PROMISE_OVER)
+        return false;
+    return c->kind != PQP_PROMISE_ANSWER || pqp_load(&ticket_of(c)->run.call.parker.word) == WORD_OVER;
 }
 
-bool pqp_ticket_done(const pqpool_ticket *t)
+static PGresult *refuse_wait(const pqp_claim *c, pqpool_error *err)
 {
-    return pqp_load(&t->run.call.parker.word) == WORD_OVER;
-}
-
-PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err)
-{
-    if (pqp_swap(&t->awaited, 1)) {
+    if (pqp_promise_awaited(c))
         pqp_fail(err, PQPOOL_EBUSY, PQPOOL_UNKNOWN, "another thread waits for this ticket");
-        return NULL;
-    }
+    else
+        pqp_fail(err, PQPOOL_EINVAL, PQPOOL_UNKNOWN,
+                 c->kind == PQP_PROMISE_ANSWER ? "the ticket has been waited for, or abandoned, already"
+                                               : "what has a callback can't be waited for");
+    return NULL;
+}
+
+PGresult *pqp_ticket_wait(const pqp_claim *c, pqp_time deadline, pqpool_error *err)
+{
+    if (c->kind != PQP_PROMISE_ANSWER || !pqp_promise_await(c))
+        return refuse_wait(c, err);
+    ticket *t = ticket_of(c);
     pqp_call *call = &t->run.call;
     pqp_lane *lane = pqp_load(&call->lane);
-    if (lane && !pqp_ticket_done(t))
+    if (lane && !pqp_ticket_done(c))
         pqp_call_attend(call, lane, deadline);
     if (pqp_parker_wait(&call->parker, deadline) != WORD_OVER) {
-        pqp_store(&t->awaited, 0);
+        pqp_promise_unawait(c);
         pqp_fail(err, PQPOOL_EPENDING, PQPOOL_UNKNOWN,
                  "the statement has not ended yet; the ticket can be waited for again");
         return NULL;
@@ -262,17 +292,40 @@ PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err
     PGresult *result = t->result;
     if (err)
         pqp_run_tell(&t->run, err);
-    retire(t);
+    keep(t);
     return result;
 }
 
-void pqp_ticket_abandon(pqpool_ticket *t)
+/* It is ours alone from here on, or for whoever ends it to free. */
+static void give_up(const pqp_claim *c, ticket *t)
 {
-    int live = LIVE;
-    pqp_run_withdraw(&t->run);
-    if (pqp_cas(&t->state, &live, ABANDONED))
-        return;
-    (void)pqp_parker_wait(&t->run.call.parker, PQP_NEVER); /* over already; the word is on its way */
-    drop_results(t);
-    retire(t);
+    pqp_sub(&t->run.pool->promised, 1);
+    if (!pqp_promise_move(c, PQP_PROMISE_TAKEN, PQP_PROMISE_GONE))
+        drop(t);
+}
+
+pqpool_code pqp_ticket_abandon(const pqp_claim *c)
+{
+    ticket *t = ticket_of(c);
+    if (pqp_promise_awaited(c))
+        return PQPOOL_EBUSY;
+    for (;;) {
+        if (pqp_promise_move(c, PQP_PROMISE_LIVE, PQP_PROMISE_TAKEN)) {
+            pqp_run_withdraw(&t->run);
+            give_up(c, t);
+            return PQPOOL_OK;
+        }
+        if (pqp_promise_move(c, PQP_PROMISE_OVER, PQP_PROMISE_TAKEN)) {
+            if (c->kind == PQP_PROMISE_CALLBACK) { /* its parcel is dropped when its turn comes */
+                give_up(c, t);
+                return PQPOOL_OK;
+            }
+            (void)pqp_parker_wait(&t->run.call.parker, PQP_NEVER); /* the word is on its way */
+            pqp_sub(&t->run.pool->promised, 1);
+            drop(t);
+            return PQPOOL_OK;
+        }
+        if (pqp_promise_state_of(c) != PQP_PROMISE_LIVE)
+            return c->kind == PQP_PROMISE_ANSWER ? PQPOOL_EINVAL : PQPOOL_EBUSY;
+    }
 }

@@ -6,6 +6,7 @@
 #define PQP_TICKET_H
 
 #include "pool.h"
+#include "promise.h"
 
 /* Whose callback it is, if any. */
 typedef struct pqp_ticket_kind {
@@ -18,9 +19,8 @@ typedef struct pqp_ticket_kind {
 pqpool_ticket *pqp_ticket_submit(pqpool *p, const pqpool_stmt *stmts, int n, pqpool_group_mode mode,
                                  pqp_ticket_kind kind, pqpool_error *err) PQP_MUSTCHECK;
 
-pqpool *pqp_ticket_pool(const pqpool_ticket *t);
-bool pqp_ticket_done(const pqpool_ticket *t);
-PGresult *pqp_ticket_wait(pqpool_ticket *t, pqp_time deadline, pqpool_error *err);
-void pqp_ticket_abandon(pqpool_ticket *t);
+bool pqp_ticket_done(const pqp_claim *c);
+PGresult *pqp_ticket_wait(const pqp_claim *c, pqp_time deadline, pqpool_error *err);
+pqpool_code pqp_ticket_abandon(const pqp_claim *c);
 
 #endif

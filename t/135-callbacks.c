@@ -63,7 +63,7 @@ static void take_lease(pqpool_lease *lease, const pqpool_error *err, void *arg)
 static void submit_to(pqpool *pool, const char *sql, pqpool_callback callback, void *arg)
 {
     pqpool_error err;
-    if (pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql}, callback, arg, &err) != PQPOOL_OK)
+    if (code_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql}, callback, arg, &err) != PQPOOL_OK)
         bail("submit %s: %s", sql, err.message);
 }
 
@@ -72,7 +72,7 @@ static void ask_lease(pqpool *pool, int timeout_ms, note *n)
     pqpool_error err;
     pqpool_acquire_options options = {PQPOOL_ACQUIRE, .timeout_ms = timeout_ms};
     *n = (note){.pool = pool};
-    if (pqpool_acquire_cb(pool, &options, take_lease, n, &err) != PQPOOL_OK)
+    if (code_acquire_cb(pool, &options, take_lease, n, &err) != PQPOOL_OK)
         bail("acquire_cb: %s", err.message);
 }
 
@@ -139,14 +139,14 @@ static void answers(pqpool *pool)
     char sql[] = "select $1::text", text[] = "copied";
     const char *values[] = {text};
     pqpool_stmt stmt = {PQPOOL_STMT, .sql = sql, .n_params = 1, .param_values = values};
-    is_int(pqpool_submit_cb(pool, &stmt, take_note, &n, NULL), PQPOOL_OK, "no pqpool_error is needed");
+    is_int(code_submit_cb(pool, &stmt, take_note, &n, NULL), PQPOOL_OK, "no pqpool_error is needed");
     memset(sql, 'x', sizeof sql - 1), memset(text, 'x', sizeof text - 1), values[0] = NULL;
     ok(loop_until(pool, n.calls) && strcmp(value(n.res), "copied") == 0, "what is handed in is copied");
     forget(&n);
 
     double began = now_s();
     stmt = (pqpool_stmt){PQPOOL_STMT, .sql = "select pg_sleep(20)", .timeout_ms = 60};
-    is_int(pqpool_submit_cb(pool, &stmt, take_note, &n, NULL), PQPOOL_OK, "a slow statement is submitted");
+    is_int(code_submit_cb(pool, &stmt, take_note, &n, NULL), PQPOOL_OK, "a slow statement is submitted");
     ok(loop_until(pool, n.calls) && now_s() - began < 0.26 * tap_slowness(),
        "B9: its callback comes at its deadline");
     ok((n.err.code == PQPOOL_ESERVER && strcmp(n.err.sqlstate, "57014") == 0) ||
@@ -162,32 +162,32 @@ static void refused(pqpool *pool)
     pqpool_error err;
     note n = {0};
     pqpool_stmt two[] = {{PQPOOL_STMT, .sql = "select 1"}, {PQPOOL_STMT, .sql = "commit"}};
-    is_int(pqpool_submit_cb(pool, &two[1], take_note, &n, &err), PQPOOL_EREFUSED, "a statement is refused");
+    is_int(code_submit_cb(pool, &two[1], take_note, &n, &err), PQPOOL_EREFUSED, "a statement is refused");
     ok(err.code == PQPOOL_EREFUSED && err.outcome == PQPOOL_NOT_SENT, "and the error says so");
-    is_int(pqpool_submit_cb(pool, &two[1], take_note, &n, NULL), PQPOOL_EREFUSED, "without an error too");
-    is_int(pqpool_submit_cb(pool, NULL, take_note, &n, &err), PQPOOL_EINVAL, "no statement");
-    is_int(pqpool_submit_cb(pool, two, NULL, &n, &err), PQPOOL_EINVAL, "no callback");
-    is_int(pqpool_submit_cb(NULL, two, take_note, &n, &err), PQPOOL_EINVAL, "no pool");
-    is_int(pqpool_submit_all_cb(pool, two, 2, PQPOOL_EACH, take_group, &n, &err), PQPOOL_EREFUSED,
+    is_int(code_submit_cb(pool, &two[1], take_note, &n, NULL), PQPOOL_EREFUSED, "without an error too");
+    is_int(code_submit_cb(pool, NULL, take_note, &n, &err), PQPOOL_EINVAL, "no statement");
+    is_int(code_submit_cb(pool, two, NULL, &n, &err), PQPOOL_EINVAL, "no callback");
+    is_int(code_submit_cb(NULL, two, take_note, &n, &err), PQPOOL_EINVAL, "no pool");
+    is_int(code_submit_all_cb(pool, two, 2, PQPOOL_EACH, take_group, &n, &err), PQPOOL_EREFUSED,
            "a group with a member that is refused");
     is_int(err.row, 1, "which the error names");
-    is_int(pqpool_submit_all_cb(pool, two, -1, PQPOOL_EACH, take_group, &n, &err), PQPOOL_EINVAL,
+    is_int(code_submit_all_cb(pool, two, -1, PQPOOL_EACH, take_group, &n, &err), PQPOOL_EINVAL,
            "a group of -1");
-    is_int(pqpool_submit_all_cb(pool, NULL, 1, PQPOOL_EACH, take_group, &n, &err), PQPOOL_EINVAL,
+    is_int(code_submit_all_cb(pool, NULL, 1, PQPOOL_EACH, take_group, &n, &err), PQPOOL_EINVAL,
            "a group of nothing");
-    is_int(pqpool_submit_all_cb(pool, two, 1, PQPOOL_EACH, NULL, &n, &err), PQPOOL_EINVAL,
+    is_int(code_submit_all_cb(pool, two, 1, PQPOOL_EACH, NULL, &n, &err), PQPOOL_EINVAL,
            "a group without a callback");
-    is_int(pqpool_submit_all_cb(pool, two, 1, (pqpool_group_mode)7, take_group, &n, &err), PQPOOL_EINVAL,
+    is_int(code_submit_all_cb(pool, two, 1, (pqpool_group_mode)7, take_group, &n, &err), PQPOOL_EINVAL,
            "a group of an unknown mode");
-    is_int(pqpool_acquire_cb(pool, NULL, NULL, &n, &err), PQPOOL_EINVAL, "a lease without a callback");
-    is_int(pqpool_acquire_cb(NULL, NULL, take_lease, &n, &err), PQPOOL_EINVAL, "a lease without a pool");
-    is_int(pqpool_acquire_cb(pool, &(pqpool_acquire_options){.size = 0}, take_lease, &n, &err), PQPOOL_EINVAL,
+    is_int(code_acquire_cb(pool, NULL, NULL, &n, &err), PQPOOL_EINVAL, "a lease without a callback");
+    is_int(code_acquire_cb(NULL, NULL, take_lease, &n, &err), PQPOOL_EINVAL, "a lease without a pool");
+    is_int(code_acquire_cb(pool, &(pqpool_acquire_options){.size = 0}, take_lease, &n, &err), PQPOOL_EINVAL,
            "options without a size");
-    is_int(pqpool_acquire_cb(pool, &(pqpool_acquire_options){PQPOOL_ACQUIRE, .timeout_ms = -3}, take_lease,
+    is_int(code_acquire_cb(pool, &(pqpool_acquire_options){PQPOOL_ACQUIRE, .timeout_ms = -3}, take_lease,
                              &n, &err),
            PQPOOL_EINVAL, "a time-out of -3");
     is_int(
-        pqpool_acquire_cb(pool, &(pqpool_acquire_options){PQPOOL_ACQUIRE, .flags = 1}, take_lease, &n, &err),
+        code_acquire_cb(pool, &(pqpool_acquire_options){PQPOOL_ACQUIRE, .flags = 1}, take_lease, &n, &err),
         PQPOOL_EINVAL, "an unknown flag");
     is_int(stats(pool).promised, 0, "B4: nothing is owed for a call that failed");
     is_int(pqpool_dispatch(pool), 0, "B4: and there is no callback");
@@ -235,7 +235,7 @@ static group run_group(pqpool *pool, int n, int bad, pqpool_group_mode mode)
         stmts[i] = (pqpool_stmt){PQPOOL_STMT, .sql = i == bad ? "select $1::int / 0" : "select $1::int",
                                  .n_params = 1, .param_values = &values[i]};
     }
-    if (pqpool_submit_all_cb(pool, stmts, n, mode, take_group, &g, &err) != PQPOOL_OK)
+    if (code_submit_all_cb(pool, stmts, n, mode, take_group, &g, &err) != PQPOOL_OK)
         bail("submit_all_cb: %s", err.message);
     memset(stmts, 0xa5, sizeof stmts), memset(numbers, 'x', sizeof numbers);
     if (!loop_until(pool, g.calls))
@@ -291,7 +291,7 @@ static void submit_trio(pqpool *pool, trio *t, pqpool_group_mode mode, const cha
                                {PQPOOL_STMT, .sql = "select 'second'"},
                                {PQPOOL_STMT, .sql = "select 'third'"}};
     *t = (trio){0};
-    if (pqpool_submit_all_cb(pool, stmts, TRIO, mode, take_trio, t, &err) != PQPOOL_OK)
+    if (code_submit_all_cb(pool, stmts, TRIO, mode, take_trio, t, &err) != PQPOOL_OK)
         bail("submit_all_cb: %s", err.message);
 }
 
@@ -392,7 +392,7 @@ static void submit_or_dispatch(int i, void *arg)
         snprintf(text, sizeof text, "%d", number);
         pqpool_stmt stmt = {PQPOOL_STMT, .sql = number % 5 ? "select $1::int" : "select ('x' || $1)::int",
                             .n_params = 1, .param_values = (const char *[]){text}};
-        if (pqpool_submit_cb(t->pool, &stmt, count_call, &t->calls[number], NULL) == PQPOOL_OK)
+        if (code_submit_cb(t->pool, &stmt, count_call, &t->calls[number], NULL) == PQPOOL_OK)
             t->submitted++;
     }
     if (i % 2)
@@ -607,7 +607,7 @@ static void leases(void)
     is_int(late.err.outcome, PQPOOL_NOT_SENT, "nothing was sent");
     off = (note){0};
     pqpool_error err;
-    is_int(pqpool_acquire_cb(pool, &(pqpool_acquire_options){PQPOOL_ACQUIRE, .timeout_ms = 0}, take_lease,
+    is_int(code_acquire_cb(pool, &(pqpool_acquire_options){PQPOOL_ACQUIRE, .timeout_ms = 0}, take_lease,
                              &off, &err),
            PQPOOL_ETIMEDOUT, "a lease that may not wait is refused at once");
     ask_lease(pool, -1, &late);
@@ -616,20 +616,20 @@ static void leases(void)
     is_int(PQtransactionStatus(late.lease.conn), PQTRANS_IDLE, "clean");
     pqpool_release(&late.lease);
     is_int(off.calls, 0, "what was refused has no callback");
-    is_int(pqpool_acquire_cb(pool, NULL, take_lease, &off, NULL), PQPOOL_OK, "options are not needed");
+    is_int(code_acquire_cb(pool, NULL, take_lease, &off, NULL), PQPOOL_OK, "options are not needed");
     ok(loop_until(pool, off.calls) && off.lent, "nor an error");
     pqpool_release(&off.lease);
     pool_ends(pool);
 
     pool = open_pool(NAMED "pool_max_size=1 pool_wait=off", NULL);
     pqpool_lease lease = take(pool);
-    is_int(pqpool_acquire_cb(pool, NULL, take_lease, &n, &err), PQPOOL_ENOWAIT, "B8: wait=off refuses");
+    is_int(code_acquire_cb(pool, NULL, take_lease, &n, &err), PQPOOL_ENOWAIT, "B8: wait=off refuses");
     pqpool_release(&lease);
     pool_ends(pool);
     pool = open_pool(NAMED "pool_max_size=1 pool_queue_limit=1", NULL);
     lease = take(pool);
     ask_lease(pool, -1, &n);
-    is_int(pqpool_acquire_cb(pool, NULL, take_lease, &off, &err), PQPOOL_EQUEUEFULL,
+    is_int(code_acquire_cb(pool, NULL, take_lease, &off, &err), PQPOOL_EQUEUEFULL,
            "B8: queue_limit refuses");
     pqpool_release(&lease);
     ok(loop_until(pool, n.calls) && n.lent, "and the one that stood there is served");
@@ -768,9 +768,9 @@ static void closed_between(void)
     pool = open_pool(NAMED, NULL);
     pqpool_close(pool, 0);
     pqpool_error err;
-    is_int(pqpool_acquire_cb(pool, NULL, take_lease, &n[0], &err), PQPOOL_ECLOSED,
+    is_int(code_acquire_cb(pool, NULL, take_lease, &n[0], &err), PQPOOL_ECLOSED,
            "a closed pool lends nothing");
-    is_int(pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select 1"}, take_note, &n[0], &err),
+    is_int(code_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select 1"}, take_note, &n[0], &err),
            PQPOOL_ECLOSED, "and runs nothing");
     is_int(pqpool_dispatch(pool), 0, "it can be dispatched");
     is_int(pqpool_free(pool), PQPOOL_OK, "and freed");

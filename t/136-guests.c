@@ -62,7 +62,7 @@ static void submit_to(pqpool *pool, pqpool_callback callback, count *c)
 {
     pqpool_error err;
     pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select 1"};
-    if (pqpool_submit_cb(pool, &stmt, callback, c, &err) != PQPOOL_OK)
+    if (code_submit_cb(pool, &stmt, callback, c, &err) != PQPOOL_OK)
         bail("submit_cb: %s", err.message);
 }
 
@@ -199,7 +199,7 @@ static void waits_long(void)
         (void)turn(pool, &c, i);
     }
     pqpool_stmt stmt = {PQPOOL_STMT, .sql = "select 1 from (select pg_sleep(1)) s"};
-    if (pqpool_submit_cb(pool, &stmt, take_one, &c, &err) != PQPOOL_OK)
+    if (code_submit_cb(pool, &stmt, take_one, &c, &err) != PQPOOL_OK)
         bail("submit_cb: %s", err.message);
     long before = keeper_sleeps();
     ok(turn(pool, &c, 21) && c.wrong == 0, "a callback of a slow statement runs");
@@ -239,7 +239,7 @@ static void are_kept(void)
     pqpool_suspend(pool);
     pqpool_stmt group[] = {{PQPOOL_STMT, .sql = "select 'the first of a group'", .timeout_ms = 100},
                            {PQPOOL_STMT, .sql = "select pg_sleep(0.3)", .timeout_ms = 10000}};
-    if (pqpool_submit_all_cb(pool, group, 2, PQPOOL_EACH, take_group, &c, &err) != PQPOOL_OK)
+    if (code_submit_all_cb(pool, group, 2, PQPOOL_EACH, take_group, &c, &err) != PQPOOL_OK)
         bail("submit_all_cb: %s", err.message);
     sleep_ms(300);
     pqpool_resume(pool);

@@ -119,7 +119,7 @@ static void callbacks_past_due(void)
         bail("the statement does not run");
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1", .timeout_ms = 500};
     for (int i = 0; i < CALLBACKS; i++)
-        if (pqpool_submit_cb(pool, &s, count_call, NULL, NULL) != PQPOOL_OK)
+        if (code_submit_cb(pool, &s, count_call, NULL, NULL) != PQPOOL_OK)
             bail("submit");
     pthread_join(thread, NULL);
     dispatch_until(pool, CALLBACKS);
@@ -140,7 +140,7 @@ static void dispatch_within(PGresult *res, const pqpool_error *err, void *arg)
     deepest = depth > deepest ? depth : deepest;
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1"};
     int before = called;
-    if (!refused_with && depth < 40 && pqpool_submit_cb(inner, &s, dispatch_within, NULL, NULL) == PQPOOL_OK)
+    if (!refused_with && depth < 40 && code_submit_cb(inner, &s, dispatch_within, NULL, NULL) == PQPOOL_OK)
         for (int n = 0; n >= 0 && called == before && !refused_with;)
             if ((n = pqpool_dispatch(inner)) < 0)
                 refused_with = n;
@@ -152,7 +152,7 @@ static void nested_dispatch(void)
     inner = open_pool(APP, NULL);
     called = 0;
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1"};
-    if (pqpool_submit_cb(inner, &s, dispatch_within, NULL, NULL) != PQPOOL_OK)
+    if (code_submit_cb(inner, &s, dispatch_within, NULL, NULL) != PQPOOL_OK)
         bail("submit");
     dispatch_until(inner, 1);
     is_int(refused_with, -PQPOOL_EBUSY, "a dispatch within too many callbacks is refused");
@@ -181,7 +181,7 @@ static void no_time_to_wait(void)
            "with acquire_timeout=0 a ticket is sent that finds room");
     called = 0;
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1"};
-    if (pqpool_submit_cb(pool, &s, count_call, NULL, &err) != PQPOOL_OK)
+    if (code_submit_cb(pool, &s, count_call, NULL, &err) != PQPOOL_OK)
         bail("%s", err.message);
     dispatch_until(pool, 1);
     is_int(called, 1, "with acquire_timeout=0 a callback is sent that finds room");

@@ -94,9 +94,9 @@ static const char *try_all(void *arg)
     pqpool_abandon(ticket);
     NULL_FORKED("wait after abandon", pqpool_wait(ticket, -1, &err));
     (void)pqpool_ticket_done(ticket);
-    FORKED("submit_cb", pqpool_submit_cb(pool, &stmt, count_answer, NULL, &err));
-    FORKED("submit_all_cb", pqpool_submit_all_cb(pool, &stmt, 1, PQPOOL_EACH, count_group, NULL, &err));
-    FORKED("acquire_cb", pqpool_acquire_cb(pool, NULL, count_lease, NULL, &err));
+    FORKED("submit_cb", code_submit_cb(pool, &stmt, count_answer, NULL, &err));
+    FORKED("submit_all_cb", code_submit_all_cb(pool, &stmt, 1, PQPOOL_EACH, count_group, NULL, &err));
+    FORKED("acquire_cb", code_acquire_cb(pool, NULL, count_lease, NULL, &err));
     EXPECT("fd", pqpool_fd(pool) == -1);
     EXPECT("dispatch", pqpool_dispatch(pool) == -PQPOOL_EFORKED);
     FORKED("acquire", pqpool_acquire(pool, &mine, &err));
@@ -173,7 +173,7 @@ static void forked(void)
     one(locker, "lock table process_gate in access exclusive mode");
     pqpool_ticket *running = submit_sql(pool, "select count(*) from process_gate");
     _Atomic int called = 0;
-    if (pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from process_gate"},
+    if (code_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select count(*) from process_gate"},
                          count_answer, &called, NULL) != PQPOOL_OK)
         bail("submit_cb");
     user users[USERS] = {{.pool = pool}, {.pool = pool}, {.pool = pool}};
@@ -320,9 +320,9 @@ static void in_storm(int i, void *arg)
         default: {
             _Atomic int right = 0;
             int asked = 0;
-            asked += pqpool_submit_cb(st->pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select 1"}, count_answer,
+            asked += code_submit_cb(st->pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select 1"}, count_answer,
                                       &right, NULL) == PQPOOL_OK;
-            asked += pqpool_acquire_cb(st->pool, NULL, count_lease, &right, NULL) == PQPOOL_OK;
+            asked += code_acquire_cb(st->pool, NULL, count_lease, &right, NULL) == PQPOOL_OK;
             struct pollfd p = {.fd = pqpool_fd(st->pool), .events = POLLIN};
             for (double end = now_s() + 10.0 * tap_slowness(); right < asked && now_s() < end;)
                 if ((poll(&p, 1, 5) == 1 && pqpool_dispatch(st->pool) < 0) || asked != 2)

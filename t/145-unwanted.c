@@ -181,7 +181,7 @@ static void endless_answers(void)
     PQclear(res);
     called = 0;
     pqpool_stmt s = {PQPOOL_STMT, .sql = endless};
-    if (pqpool_submit_cb(pool, &s, count_call, NULL, &err) != PQPOOL_OK)
+    if (code_submit_cb(pool, &s, count_call, NULL, &err) != PQPOOL_OK)
         bail("%s", err.message);
     while (!called) {
         struct pollfd fd = {.fd = pqpool_fd(pool), .events = POLLIN};

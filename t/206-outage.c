@@ -30,7 +30,7 @@ static double attempt(pqpool *pool, way by, pqpool_error *err)
     } else if (by == CALLBACK) {
         pqpool_error refused;
         err->code = -1;
-        (void)!pqpool_acquire_cb(pool, NULL, got_lease, err, &refused);
+        (void)!code_acquire_cb(pool, NULL, got_lease, err, &refused);
         if (refused.code != PQPOOL_OK)
             *err = refused;
         for (struct pollfd p = {.fd = pqpool_fd(pool), .events = POLLIN}; err->code == -1;) {

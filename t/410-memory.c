@@ -199,8 +199,8 @@ static void leased(pqpool_lease *lease, const pqpool_error *err, void *arg)
 static void callback_it(pqpool *pool, outcome *o)
 {
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1"};
-    pqpool_code code[2] = {pqpool_submit_cb(pool, &s, answered, o, NULL),
-                           pqpool_acquire_cb(pool, NULL, leased, o, NULL)};
+    pqpool_code code[2] = {code_submit_cb(pool, &s, answered, o, NULL),
+                           code_acquire_cb(pool, NULL, leased, o, NULL)};
     int due = 0;
     for (int i = 0; i < 2; i++) {
         tally_outcome(o, code[i]);

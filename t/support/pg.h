@@ -153,6 +153,36 @@ __attribute__((unused)) static pqpool_ticket *submit_sql(pqpool *pool, const cha
     return submit_stmt(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = sql});
 }
 
+/* The code with which one of these ended, in place of its ticket. */
+__attribute__((unused)) static pqpool_code
+code_submit_cb(pqpool *pool, const pqpool_stmt *stmt, pqpool_callback callback, void *arg, pqpool_error *err)
+{
+    pqpool_error own;
+    err = err ? err : &own;
+    return pqpool_submit_cb(pool, stmt, callback, arg, err) ? PQPOOL_OK : (pqpool_code)err->code;
+}
+
+__attribute__((unused)) static pqpool_code code_submit_all_cb(pqpool *pool, const pqpool_stmt *stmts, int n,
+                                                              pqpool_group_mode mode,
+                                                              pqpool_group_callback callback, void *arg,
+                                                              pqpool_error *err)
+{
+    pqpool_error own;
+    err = err ? err : &own;
+    return pqpool_submit_all_cb(pool, stmts, n, mode, callback, arg, err) ? PQPOOL_OK
+                                                                          : (pqpool_code)err->code;
+}
+
+__attribute__((unused)) static pqpool_code code_acquire_cb(pqpool *pool,
+                                                           const pqpool_acquire_options *options,
+                                                           pqpool_lease_callback callback, void *arg,
+                                                           pqpool_error *err)
+{
+    pqpool_error own;
+    err = err ? err : &own;
+    return pqpool_acquire_cb(pool, options, callback, arg, err) ? PQPOOL_OK : (pqpool_code)err->code;
+}
+
 /* Whether a ticket's answer is this value. */
 __attribute__((unused)) static bool fetch_is(pqpool_ticket *ticket, const char *want)
 {
