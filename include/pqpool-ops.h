@@ -42,7 +42,7 @@ typedef enum {
     PQPOOL_EVENT_TIMEOUT, /* a waiting caller's deadline passed */
     PQPOOL_EVENT_CONNECT_FAILED, /* an attempt to connect failed; text holds the server's words. One that says the same
                                     as the last is told once a second at most */
-    PQPOOL_EVENT_DISCARDED,      /* this many events (count) were dropped for want of room */
+    PQPOOL_EVENT_DISCARDED, /* this many events (count) were dropped for want of room */
     PQPOOL_EVENT_LEAK,   /* a lease is older than leak_threshold; text says who holds it and what he does */
     PQPOOL_EVENT_UNLEAK, /* one that was reported has come back after all */
     PQPOOL_EVENT_LONG_HOLD, /* a lease came back that had been idle in a transaction for idle_tx_threshold */
@@ -52,9 +52,9 @@ typedef enum {
     PQPOOL_EVENT_HEALTH,    /* the check of every health_interval has found something; text says what */
     PQPOOL_EVENT_SUSPEND,   /* pqpool_suspend() */
     PQPOOL_EVENT_RESUME,    /* pqpool_resume() */
-    PQPOOL_EVENT_LEFT,      /* a lease came back with a transaction open, a statement running, settings changed ...;
+    PQPOOL_EVENT_LEFT, /* a lease came back with a transaction open, a statement running, settings changed ...;
                                text says what, and what was done; the place and the thread are its holder's */
-    PQPOOL_EVENT_RESTORED,  /* a connect succeeded after some that failed; text tells for how long, and why */
+    PQPOOL_EVENT_RESTORED, /* a connect succeeded after some that failed; text tells for how long, and why */
 } pqpool_event_id;
 #define PQPOOL_EVENT_IDS 64 /* room for them, in an array by id; more may come */
 
@@ -83,8 +83,8 @@ typedef enum {
     PQPOOL_CLOSE_UNSHAREABLE,   /* it could not be made a shared one */
     PQPOOL_CLOSE_FINISHED,      /* its user called PQfinish() on it */
     PQPOOL_CLOSE_FAILED,        /* libpq failed while it was leased: what it would read next is not known */
-    PQPOOL_CLOSE_CUT,           /* a statement on it that no caller wanted any more did not end, or had no end of an answer */
-    PQPOOL_CLOSE_LARGE,         /* it carried an answer larger than max_buffer */
+    PQPOOL_CLOSE_CUT, /* a statement on it that no caller wanted any more did not end, or had no end of an answer */
+    PQPOOL_CLOSE_LARGE, /* it carried an answer larger than max_buffer */
     PQPOOL_CLOSE_ROLE, /* its server is not what target_session_attrs asks for any more, or became a standby */
 } pqpool_close_reason;
 #define PQPOOL_CLOSE_REASONS 32 /* room for them in pqpool_stats_data; more may come */
@@ -95,18 +95,20 @@ const char *pqpool_close_reason_name(int reason);
 /* An event. Valid only while on_event runs. Fields that do not apply are 0 or "". */
 struct pqpool_event {
     size_t size;
-    int32_t id;            /* pqpool_event_id */
-    int32_t connection;    /* the pool's own number of the connection, from 1, never used twice; 0: none */
-    int32_t backend_pid;   /* the server's process, as PQbackendPID */
-    int32_t waiting;       /* callers waiting, after the event */
-    int64_t wait_us;       /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited. RESTORED: since the first failure */
+    int32_t id;          /* pqpool_event_id */
+    int32_t connection;  /* the pool's own number of the connection, from 1, never used twice; 0: none */
+    int32_t backend_pid; /* the server's process, as PQbackendPID */
+    int32_t waiting;     /* callers waiting, after the event */
+    int64_t
+        wait_us; /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited. RESTORED: since the first failure */
     const char *pool_name; /* never NULL */
     const char *text;      /* never NULL */
     const char *file;      /* the caller's place in his source; NULL: not known */
     int32_t line;
     int32_t reason; /* CLOSE: pqpool_close_reason */
     int32_t thread; /* the system's number of the thread that holds the lease; 0: none */
-    int32_t count;  /* DISCARDED: how many; CONNECT_FAILED: attempts since the last such event; RESTORED: failed ones */
+    int32_t
+        count; /* DISCARDED: how many; CONNECT_FAILED: attempts since the last such event; RESTORED: failed ones */
     int64_t
         hold_us; /* RELEASE, LEAK, UNLEAK, LONG_HOLD: how long the lease was, or is, held. SLOW_STATEMENT: how
                            long it took */
@@ -135,6 +137,26 @@ void pqpool_histogram_merge(pqpool_histogram *into, const pqpool_histogram *from
 int64_t pqpool_histogram_quantile(const pqpool_histogram *histogram, double share);
 /* The upper bound of a class, in microseconds, inclusive; INT64_MAX for the last. */
 int64_t pqpool_histogram_bound(int index);
+
+/* What kind of error the server answered with, by the class of its SQLSTATE. */
+typedef enum {
+    PQPOOL_ERROR_OTHER = 0,
+    PQPOOL_ERROR_CONNECTION,   /* 08 */
+    PQPOOL_ERROR_DATA,         /* 22: a value is wrong */
+    PQPOOL_ERROR_CONSTRAINT,   /* 23: a duplicate key, a missing parent ... */
+    PQPOOL_ERROR_TRANSACTION,  /* 25, 2D, 3B: among them 25006, a server that takes no writes */
+    PQPOOL_ERROR_ROLLBACK,     /* 40: serialization failures, deadlocks */
+    PQPOOL_ERROR_SYNTAX,       /* 42 and others: a wrong text, an unknown name, no right to it */
+    PQPOOL_ERROR_RESOURCES,    /* 53, 54: out of memory, disk, connections; a limit */
+    PQPOOL_ERROR_STATE,        /* 55: among them 55P03, a lock that was not to be had */
+    PQPOOL_ERROR_INTERVENTION, /* 57: among them 57014, canceled or timed out at the server */
+    PQPOOL_ERROR_RAISED,       /* P0, 39: raised by a function */
+    PQPOOL_ERROR_INTERNAL,     /* 58, XX */
+} pqpool_error_class;
+#define PQPOOL_ERROR_CLASSES 16 /* room for them in pqpool_stats_data; more may come */
+
+/* "data", "constraint" ...; static. "unknown" for a number that is none. */
+const char *pqpool_error_class_name(int error_class);
 
 /*
  * The pool in figures, at one instant: the gauges are taken under one lock and always add up:
@@ -167,7 +189,28 @@ typedef struct pqpool_stats_data {
     /* Leases that came back with a transaction open, with a statement running, with settings changed that
      * the option reset does not undo. */
     int64_t left_open, left_running, left_changed;
-    int64_t cancels, cancels_failed; /* statements that the server was asked to stop; requests it did not take */
+    int64_t cancels,
+        cancels_failed; /* statements that the server was asked to stop; requests it did not take */
+    /*
+     * Statements on shared connections, by how they ended for their callers; each member of a group counts. They are
+     * read while others run: each is right, but they need not add up.
+     */
+    int64_t statements_done;                 /* the server answered, without an error */
+    int64_t statements_failed;               /* the server answered with an error */
+    int64_t failed_by[PQPOOL_ERROR_CLASSES]; /* these by pqpool_error_class */
+    int64_t statements_timed_out;            /* ETIMEDOUT, be it before or after they were sent */
+    int64_t statements_lost;                 /* ELOST */
+    int64_t statements_canceled;             /* ECANCELED: undone with their group */
+    int64_t statements_refused;  /* not placed: EQUEUEFULL, ENOWAIT, ECONNECT, ECLOSED, ENOMEM, or ETOOBIG */
+    int64_t statements_unknown;  /* of all these, those whose outcome is UNKNOWN */
+    int64_t statements_repeated; /* times the library sent one again, unseen */
+    int64_t prepared_hits, prepared_misses; /* sent under a name that was there; parsed first */
+    int64_t returned_rows, returned_bytes;  /* of the answers; bytes as they lie in memory */
+    /* Of each that the server answered; as OpenTelemetry's db.client.operation.duration and
+     * db.client.response.returned_rows. The last two are histograms of numbers, not of microseconds. */
+    pqpool_histogram duration;    /* from the call to the answer */
+    pqpool_histogram unsent_time; /* of that, until it was sent */
+    pqpool_histogram rows, bytes;
 } pqpool_stats_data;
 #define PQPOOL_STATS .size = sizeof(pqpool_stats_data)
 

@@ -123,6 +123,7 @@ pqpool_code pqp_check_stmt(pqpool *p, const pqpool_stmt *s, pqp_time now, pqp_st
     m->plan = NULL;
     m->commits_itself = m->alters = m->joined = m->unnamed = m->repeated = false;
     m->doubted = 0;
+    m->asked_at = now;
     pqpool_code code = check_fields(s, err);
     if (code != PQPOOL_OK)
         return code;

@@ -144,6 +144,7 @@ static bool ensure_lane(pqpool *p, pqp_slot *slot)
         goto no_lane;
     if (pqp_wire_init(&lane->wire) != 0)
         goto no_wire;
+    lane->tally = calloc(1, sizeof *lane->tally); /* without memory for it nothing is counted */
     pqp_pool_lock(p);
     slot->lane = lane;
     pqp_pool_unlock(p);

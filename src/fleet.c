@@ -147,6 +147,7 @@ void pqp_fleet_free(pqpool *p)
         if (!lane)
             continue;
         pqp_wire_fini(&lane->wire);
+        free(lane->tally);
         pqp_lane_fini(lane);
         free(lane);
     }
@@ -340,6 +341,16 @@ void pqp_fleet_stats_locked(pqpool *p, pqpool_stats_data *out)
         .create = p->create,
     };
     memcpy(out->closed_by, p->closed_by, sizeof out->closed_by);
+    out->statements_timed_out = pqp_peek(&p->ends.timed_out);
+    out->statements_lost = pqp_peek(&p->ends.lost);
+    out->statements_canceled = pqp_peek(&p->ends.canceled);
+    out->statements_refused = pqp_peek(&p->ends.refused);
+    out->statements_unknown = pqp_peek(&p->ends.unknown);
+    out->statements_repeated = pqp_peek(&p->ends.repeated);
+    pqp_tally_merge(&p->seldom, out);
+    for (int i = 0; i < p->slots.count; i++)
+        if (p->slots.all[i]->lane && p->slots.all[i]->lane->tally)
+            pqp_tally_merge(p->slots.all[i]->lane->tally, out);
     pqp_time now = pqp_now(), stall = pqp_peek(&p->stall_time);
     for (const pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
         out->statements += pqp_load(&s->lane->load);

@@ -56,8 +56,11 @@ struct pqpool {
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
     _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
     _Atomic int calls_inside;                     /* exported functions running in it */
-    _Atomic int promised;                         /* tickets and callbacks that are out */
-    _Atomic int closed;                           /* mirrors closing */
+    struct {
+        _Atomic int64_t timed_out, lost, canceled, refused, unknown, repeated;
+    } ends;                  /* of statements: how those ended that have no answer of the server's */
+    _Atomic int promised;    /* tickets and callbacks that are out */
+    _Atomic int closed;      /* mirrors closing */
     _Atomic int rejecting;   /* connections come up, and are refused before anybody has used one */
     _Atomic int lane_wanted; /* a lease waits until the last lane is idle: settle when it is */
 
@@ -101,8 +104,9 @@ struct pqpool {
     int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
     int64_t acquires_seen; /* by the keeper, at its last look */
     pqpool_histogram wait, use, create;
-    bool suspended; /* nobody is served */
-    uint32_t era;   /* counts pqpool_evict(): connections begun in an earlier one are to go */
+    pqp_tally seldom; /* errors that might have been healed */
+    bool suspended;   /* nobody is served */
+    uint32_t era;     /* counts pqpool_evict(): connections begun in an earlier one are to go */
     /* Since the last check of the pool's health. */
     pqp_time health_since;
     int idle_all_along, peak_leased;

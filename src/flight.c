@@ -368,6 +368,20 @@ static void note_checked(pqp_lane *l, const pqp_stmt *m, bool failed)
         pqp_add(l->ddl, 1);
 }
 
+/* What its callers will be told. An error that may heal is for the owner to count. */
+static void count_unit(pqp_lane *l, const pqp_stmt *error, pqp_time now)
+{
+    for (const pqp_stmt *m = l->flight.head; m; m = next_in_unit(m)) {
+        if (!m->call || m->given_up || (error && (m != error || pqp_stmt_may_heal(m))))
+            continue;
+        if (error)
+            pqp_tally_failed(l->tally, l->tp->sqlstate(m->result));
+        else if (m->result)
+            pqp_tally_done(l->tally, l->tp->rows(m->result), (int64_t)l->tp->size(m->result));
+        pqp_tally_time(l->tally, now - m->asked_at, m->sent_at - m->asked_at);
+    }
+}
+
 /* The head unit's sync point has come: now, and not before, its answers are final. */
 static void finish_head(pqp_lane *l, pqp_time now)
 {
@@ -384,6 +398,8 @@ static void finish_head(pqp_lane *l, pqp_time now)
     else if (!error && !l->tainted)
         note_cost(l, head, now);
     note_large(l);
+    if (l->tally)
+        count_unit(l, error, now);
     l->ended_now++;
     l->ended_text = pqp_flight_text(head);
     if (l->tainted &&

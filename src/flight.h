@@ -13,6 +13,7 @@
 #include "parker.h"
 #include "plan.h"
 #include "prepared.h"
+#include "tally.h"
 #include "transport.h"
 
 struct pqp_call;
@@ -67,6 +68,7 @@ typedef struct pqp_stmt {
     bool stale;        /* its prepared statement could not be used: it did not run, and would without */
     bool no_memory;    /* its answer was there, and there was no room for it */
     bool doubtful;     /* it failed, and the types of its parameters are from an earlier unit */
+    pqp_time asked_at; /* the owner's: when it came */
     pqp_time sent_at;
     uint8_t parts[PQP_PARTS_MAX]; /* pqp_part; what was sent */
     uint8_t n_parts, answered;
@@ -124,6 +126,7 @@ typedef struct pqp_lane {
     _Atomic int *loop_fd;  /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
     _Atomic uint64_t *ddl; /* pqp_plans.ddl; NULL: there never is any */
     _Atomic int64_t *max_result, *max_buffer; /* bytes, 0: off; NULL: the same */
+    pqp_tally *tally;                         /* its own; NULL: nothing is counted */
     void *owner;
     int window;             /* most statements in flight */
     pqp_time round_trip;    /* to the server */
@@ -189,6 +192,12 @@ typedef struct pqp_lane {
     pqp_time undriven_since; /* watchdog builds */
     pqpool_error why;        /* of condemned or dead; constant from then on */
 } pqp_lane;
+
+/* It has failed, and may be run once more, parsed anew: whether it is, is for its owner to say. */
+static inline bool pqp_stmt_may_heal(const pqp_stmt *m)
+{
+    return (m->stale || m->doubtful) && !m->unnamed;
+}
 
 /* A statement goes back to where it came from. No lock needed. */
 void pqp_stmt_put(pqp_depot *stmts, pqp_stmt *m);

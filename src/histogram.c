@@ -22,21 +22,27 @@ int64_t pqpool_histogram_bound(int index)
     return ((int64_t)(PER_OCTAVE + index % PER_OCTAVE + 1) << (octave - 2)) - 1;
 }
 
+/* One thread writes at a time, under a lock of its own; others read without it. */
+#define READ(place) __atomic_load_n((place), __ATOMIC_RELAXED)
+#define WRITE(place, value) __atomic_store_n((place), (value), __ATOMIC_RELAXED)
+
 void pqp_histogram_count(pqpool_histogram *h, int64_t us)
 {
-    h->count++;
-    h->sum_us += us;
-    h->max_us = PQP_MAX(h->max_us, us);
-    h->classes[class_of(us)]++;
+    int64_t *place = &h->classes[class_of(us)];
+    WRITE(&h->count, READ(&h->count) + 1);
+    WRITE(&h->sum_us, READ(&h->sum_us) + us);
+    if (us > READ(&h->max_us))
+        WRITE(&h->max_us, us);
+    WRITE(place, READ(place) + 1);
 }
 
 void pqpool_histogram_merge(pqpool_histogram *into, const pqpool_histogram *from)
 {
-    into->count += from->count;
-    into->sum_us += from->sum_us;
-    into->max_us = PQP_MAX(into->max_us, from->max_us);
+    into->count += READ(&from->count);
+    into->sum_us += READ(&from->sum_us);
+    into->max_us = PQP_MAX(into->max_us, READ(&from->max_us));
     for (int i = 0; i < PQPOOL_HISTOGRAM_CLASSES; i++)
-        into->classes[i] += from->classes[i];
+        into->classes[i] += READ(&from->classes[i]);
 }
 
 int64_t pqpool_histogram_quantile(const pqpool_histogram *h, double share)

@@ -217,7 +217,7 @@ static uint64_t error_of(const pqp_run *r, const pqp_stmt *m)
  */
 static bool may_heal(const pqp_run *r, const pqp_stmt *m, pqp_time now)
 {
-    if (m->code != PQPOOL_ESERVER || m->unnamed || m->given_up || !(m->stale || m->doubtful))
+    if (m->code != PQPOOL_ESERVER || m->given_up || !pqp_stmt_may_heal(m))
         return false;
     if (m->stale)
         return true;
@@ -285,6 +285,27 @@ static const char timed_out_unsent[] =
 static const char timed_out_running[] =
     "the deadline passed while the statement was running; it may have run, or may still";
 
+/* How a statement ended is counted: most by its lane. */
+static void count_end(pqpool *p, pqpool_code code, pqpool_outcome outcome)
+{
+    _Atomic int64_t *end = code == PQPOOL_ETIMEDOUT   ? &p->ends.timed_out
+                           : code == PQPOOL_ELOST     ? &p->ends.lost
+                           : code == PQPOOL_ECANCELED ? &p->ends.canceled
+                                                      : &p->ends.refused;
+    pqp_add(end, 1);
+    if (outcome == PQPOOL_UNKNOWN)
+        pqp_add(&p->ends.unknown, 1);
+}
+
+static void count_failure(pqpool *p, const pqp_stmt *m)
+{
+    pqp_time now = pqp_now();
+    pqp_mutex_lock(&p->mu);
+    pqp_tally_failed(&p->seldom, PQresultErrorField(m->result, PG_DIAG_SQLSTATE));
+    pqp_tally_time(&p->seldom, now - m->asked_at, m->sent_at - m->asked_at);
+    pqp_mutex_unlock(&p->mu);
+}
+
 /* culprit: the member of an all-or-nothing group whose failure undid this one; or NULL. */
 static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt *culprit)
 {
@@ -299,6 +320,10 @@ static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt
         m->code = PQPOOL_ECLOSED;
     if (!culprit || culprit == m)
         note_code(r, m->index, m->code, outcome_of(m, m->outcome));
+    if (m->code != PQPOOL_ESERVER)
+        count_end(r->pool, m->code, outcome_of(m, m->outcome));
+    else if (pqp_stmt_may_heal(m))
+        count_failure(r->pool, m);
     switch (m->code) {
     case PQPOOL_ESERVER:
         report_server_error(m->result, "", m->code, err);
@@ -338,6 +363,7 @@ static void report(pqp_run *r, const pqp_lane *lane, pqp_stmt *m, const pqp_stmt
 
 static void prepare_again(const pqp_run *r, pqp_stmt *m)
 {
+    pqp_add(&r->pool->ends.repeated, 1);
     if (m->code == PQPOOL_ESERVER && m->doubtful && !m->stale)
         m->doubted = error_of(r, m);
     m->unnamed |= m->stale || m->doubtful;
@@ -421,6 +447,7 @@ static void fail_members(pqp_run *r, pqp_stmt *members, const pqpool_error *why)
         pqpool_error *err = failure_at(r, m->index);
         pqpool_outcome outcome = outcome_of(m, (pqpool_outcome)why->outcome);
         note_code(r, m->index, (pqpool_code)why->code, outcome);
+        count_end(r->pool, (pqpool_code)why->code, outcome);
         if (err) {
             *err = *why;
             err->outcome = (int32_t)outcome;

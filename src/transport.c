@@ -400,6 +400,12 @@ static void wire_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
         pqp_error_sqlstate(why, PQresultErrorField(fatal, PG_DIAG_SQLSTATE));
 }
 
+static const char *wire_sqlstate(const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    return sqlstate ? sqlstate : "";
+}
+
 static void wire_clear(PGresult *result)
 {
     PQclear(result);
@@ -473,6 +479,8 @@ const pqp_transport pqp_transport_libpq = {
     .wait = wire_wait,
     .readable = wire_readable,
     .size = PQresultMemorySize,
+    .rows = PQntuples,
+    .sqlstate = wire_sqlstate,
     .kick = wire_kick,
     .watch = wire_watch,
 };

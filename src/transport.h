@@ -86,6 +86,8 @@ typedef struct pqp_transport {
     /* Reads what is there; false: lost. bytes (may be NULL): so many are added, as far as the system tells. */
     bool (*consume)(pqp_wire *w, int64_t *bytes);
     size_t (*size)(const PGresult *result); /* bytes of memory */
+    int (*rows)(const PGresult *result);
+    const char *(*sqlstate)(const PGresult *result); /* of an error; never NULL */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
     /* What a statement has done to the session that it should not have, as far as the server shows it; or NULL. */

@@ -122,6 +122,8 @@ static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, const unit *
         return false;
     m->number = how->plan = use.number;
     how->parse = use.parse;
+    if (l->tally)
+        pqp_tally_prepared(l->tally, use.number && !use.parse);
     return !use.check || u->begun || send_check(l, m->request, how, wanted.place) != ASIDE_LOST;
 }
 
