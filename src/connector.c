@@ -137,6 +137,7 @@ static bool ensure_lane(pqpool *p, pqp_slot *slot)
                             .waiting = &p->sharers_waiting,
                             .loop_fd = &p->delivery.looped,
                             .ddl = &p->plans.ddl,
+                            .stall_time = &p->stall_time,
                             .max_result = &p->max_result,
                             .max_buffer = &p->max_buffer,
                             .owner = p};

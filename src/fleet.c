@@ -432,6 +432,8 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
 {
     char text[PQP_EVENT_TEXT];
     snprintf(text, sizeof text, "%s%s%s", pqp_close_text(reason), why ? ": " : "", why ? why : "");
+    pqp_site site =
+        slot->state == PQP_SLOT_LEASED ? slot->site : (pqp_site){0}; /* its user has a part in it */
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_CLOSING, pqp_now());
     p->closes++;
@@ -441,7 +443,8 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
         reason == PQPOOL_CLOSE_LOST_IDLE; /* why the server has ended it, only its last words tell */
     if (slot->untold)
         return;
-    PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason);
+    PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason, .file = site.file,
+             .line = site.line, .thread = site.thread);
 }
 
 void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now)

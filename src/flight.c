@@ -263,6 +263,17 @@ void pqp_flight_return_backlog(pqp_lane *l)
         pqp_flight_finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
 }
 
+void pqp_flight_return_unsent(pqp_lane *l)
+{
+    for (pqp_stmt *m = l->backlog.head, *next; m; m = next) {
+        next = m->link.next;
+        if (m->call->sent > 0)
+            continue;
+        pqp_stmt_list_remove(&l->backlog, m);
+        pqp_flight_finish(l, m, PQPOOL_ELOST, PQPOOL_NOT_SENT);
+    }
+}
+
 /* A unit without its Sync can't commit, unless it commits by itself. */
 static void finish_unsynced(pqp_lane *l)
 {

@@ -125,6 +125,7 @@ typedef struct pqp_lane {
     _Atomic int *waiting;             /* how many wait for room; NULL: nobody ever does */
     _Atomic int *loop_fd;  /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
     _Atomic uint64_t *ddl; /* pqp_plans.ddl; NULL: there never is any */
+    _Atomic int64_t *stall_time; /* a head that runs for longer holds up what is behind it, ns; NULL: none does */
     _Atomic int64_t *max_result, *max_buffer; /* bytes, 0: off; NULL: the same */
     pqp_tally *tally;                         /* its own; NULL: nothing is counted */
     void *owner;
@@ -150,6 +151,7 @@ typedef struct pqp_lane {
     pqp_stmt_list flight;  /* sent, in the order sent: the truth about what comes back */
     size_t flight_bytes;
     pqp_stmt *answering;     /* of the head unit: whose answer comes next; NULL: the head's */
+    bool held_up;        /* the keeper knows that it must look whether the backlog is held up */
     int head_reads;          /* since the head unit's last answer */
     int64_t head_bytes;      /* read for it, as far as they were counted */
     pqp_time unwanted_since; /* the head is given up; 0: it is not */
@@ -214,6 +216,8 @@ void pqp_flight_lose(pqp_lane *l, const pqp_answer *fatal);
 /* It takes and sends nothing more. culprit: a statement's text, or NULL. */
 void pqp_flight_condemn(pqp_lane *l, const char *reason, const char *culprit);
 void pqp_flight_return_backlog(pqp_lane *l); /* unsent, to its owners */
+/* The same for calls of which nothing is sent: others may take them. Those that are under way keep their order. */
+void pqp_flight_return_unsent(pqp_lane *l);
 
 bool pqp_flight_due(const pqp_stmt *m, pqp_time now); /* it has no answer and its time is over */
 /* It gets no answer: unsent, it leaves the lane; in flight, it keeps its place. */

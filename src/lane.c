@@ -64,6 +64,9 @@
  * server cancel it. A request to cancel hits what the server process runs when it arrives; so from before it is made until
  * it has been taken nothing is sent (pqp_lane_begin_cancel), and afterwards the lane drains, and its session is cleaned.
  *
+ * HELD UP. What stands in the backlog behind a head that runs for longer than stall_time goes back to its owners, unsent,
+ * and elsewhere; but not the rest of a group that has begun here, which keeps its order.
+ *
  * UNITS. What lies between two Syncs is one transaction of the server's, and fails as one. Mostly that is one
  * statement; the members of an all-or-nothing group share one unit. Before a statement its unit may hold a Parse
  * (its prepared statement is not there yet) and the setting of its time-out. Each such part gets one result, so
@@ -102,6 +105,7 @@ int pqp_lane_init(pqp_lane *l, const pqp_transport *tp, const pqp_lane_owner *ow
     l->waiting = owner->waiting;
     l->loop_fd = owner->loop_fd;
     l->ddl = owner->ddl;
+    l->stall_time = owner->stall_time;
     l->max_result = owner->max_result;
     l->max_buffer = owner->max_buffer;
     l->owner = owner->owner;
@@ -295,6 +299,26 @@ static void note_driving(pqp_lane *l, bool at_work)
 #endif
 }
 
+/* What stands unsent behind a head that may run for long is for the keeper to look at. */
+static void mind_backlog(pqp_lane *l)
+{
+    bool held_up = l->stall_time && l->backlog.head && l->flight.head;
+    l->orphaned |= held_up && !l->held_up;
+    l->held_up = held_up;
+}
+
+/* For the keeper: what stands there goes elsewhere once the head holds it up. Returns when to look again. */
+static pqp_time free_backlog(pqp_lane *l)
+{
+    pqp_time since = pqp_peek(&l->head_since), limit = l->stall_time ? pqp_peek(l->stall_time) : PQP_NEVER;
+    if (!l->backlog.head || since == 0 || limit >= PQP_NEVER - since)
+        return PQP_NEVER;
+    if (pqp_now() < since + limit)
+        return since + limit;
+    pqp_flight_return_unsent(l);
+    return PQP_NEVER;
+}
+
 bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
 {
     bool driving, more;
@@ -308,6 +332,7 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
             l->polls_write = l->want_write;
         else if (l->driver == PQP_DRIVER_CALL && l->want_write && !l->polls_write)
             l->kick = true;
+        mind_backlog(l);
         note_driving(l, l->driver_at_work || l->driver != PQP_DRIVER_CALL);
         tell_loop(l);
         bool kick = l->kick, tell = l->orphaned, room = l->freed && l->waiting;
@@ -348,6 +373,7 @@ void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
     l->ends = 0;
     pqp_poke(&l->ended, 0);
     l->undriven_since = PQP_NEVER;
+    l->held_up = false;
     l->sound = l->guests = l->looked_after = l->unread = false;
     pqp_store(&l->forsaken, 1);
     l->sounded_at = 0;
@@ -504,6 +530,7 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         pqp_flight_pump(l, true);
     if (l->alarm != PQP_NEVER && pqp_now() >= l->alarm)
         expire_unattended(l, pqp_now());
+    guests_due = PQP_MIN(guests_due, free_backlog(l));
     pqp_lane_unlock(l, NULL);
     pqp_lane_lock(l); /* pqp_lane_unlock() may have sent, and appointed */
 #ifdef PQP_WATCHDOG

@@ -15,6 +15,7 @@ typedef struct pqp_lane_owner {
     _Atomic int *waiting;
     _Atomic int *loop_fd;
     _Atomic uint64_t *ddl;
+    _Atomic int64_t *stall_time;
     _Atomic int64_t *max_result, *max_buffer;
     void *owner;
 } pqp_lane_owner;

@@ -271,7 +271,7 @@ pqpool_code pqp_lease_end(pqpool *p, pqpool_lease *lease, pqpool_close_reason re
         r = examine_return(p, &e, conn);
     else
         r.running = pqp_remains_running(conn);
-    if (r.undo || r.running || r.changed) {
+    if (r.undo || r.running || r.changed || r.flaw == PQPOOL_CLOSE_REPLACED) {
         pqp_pool_lock(p);
         pqp_remains_tell_locked(p, e.slot, &r);
         pqp_pool_unlock(p);

@@ -76,6 +76,8 @@ void pqp_remains_tell_locked(pqpool *p, const pqp_slot *slot, const pqp_remains 
     if (r->running)
         tell(p, slot,
              "a statement was left running, or its answer unread: it is canceled, and the connection closed");
+    if (r->flaw == PQPOOL_CLOSE_REPLACED)
+        tell(p, slot, "PQreset was called on the lease, and its connection leads elsewhere: it is closed");
     /* A program that does this does it each time. */
     if (r->changed && (p->left_changed & (p->left_changed - 1)) == 0)
         tell(p, slot,

@@ -60,6 +60,8 @@ typedef struct scene {
     bool cut, cut_seen, kicked, keeper_kicked;
     bool cancelling, cancelled; /* a request to cancel is on its way; there was one */
     bool may_fill, may_cut, may_age;
+    bool stalls; /* a head that is there when time passes holds up what is behind it */
+    _Atomic int64_t stall_time;
     pqp_time keeper_due; /* it will look at this time */
     _Atomic int loop;    /* there is an event loop: not negative */
     bool in_loop;        /* ... and it watches the socket */
@@ -279,7 +281,7 @@ static void check_answer(const pqp_stmt *m, int number)
         m->code == PQPOOL_ECANCELED && S->manner[number / STMTS][number % STMTS] == TICKET_WITHDRAWN;
     if (m->code != PQPOOL_OK && m->code != PQPOOL_ELOST && m->code != PQPOOL_ETIMEDOUT && !withdrawn)
         model_violation("an outcome that can't be");
-    if (m->code == PQPOOL_ELOST && !S->cut && !(S->cancelled && m->outcome == PQPOOL_NOT_SENT))
+    if (m->code == PQPOOL_ELOST && !S->cut && !((S->cancelled || S->stalls) && m->outcome == PQPOOL_NOT_SENT))
         model_violation("lost, and nothing was cut");
     if (m->outcome == PQPOOL_NOT_SENT && fate_of(number)->sent)
         model_violation("NOT_SENT of a statement that was sent");
@@ -578,7 +580,16 @@ typedef struct scenario {
     int preemptions; /* -1: every interleaving */
 } scenario;
 
-enum { SINGLE = 0, GROUP = 1, UNIT = 2, PLANNED = 4, WITH_LOOP = 8, ALL_ALIKE = 16, NESTED = 32 };
+enum {
+    SINGLE = 0,
+    GROUP = 1,
+    UNIT = 2,
+    PLANNED = 4,
+    WITH_LOOP = 8,
+    ALL_ALIKE = 16,
+    NESTED = 32,
+    STALLS = 64
+};
 
 static scenario now;
 
@@ -590,8 +601,10 @@ static void setup(void)
     s->planned = now.shape & PLANNED;
     s->atomic = now.shape & UNIT;
     s->nested = now.shape & NESTED;
-    if (pqp_lane_init(&s->lane, &fake, &(pqp_lane_owner){.tell_keeper = tell_keeper, .loop_fd = &s->loop}) !=
-        0)
+    if (pqp_lane_init(&s->lane, &fake,
+                      &(pqp_lane_owner){.tell_keeper = tell_keeper,
+                                        .loop_fd = &s->loop,
+                                        .stall_time = now.shape & STALLS ? &s->stall_time : NULL}) != 0)
         abort();
     s->loop = now.shape & WITH_LOOP ? 1 : -1;
     s->lane.guests = now.shape & WITH_LOOP;
@@ -601,7 +614,8 @@ static void setup(void)
     s->keeper_due = PQP_NEVER;
     s->may_cut = now.cut;
     s->may_fill = now.full;
-    s->may_age = has_deadline(now.first) || now.first == TICKET_IMPATIENT;
+    s->stalls = now.shape & STALLS;
+    s->may_age = now.shape & STALLS || has_deadline(now.first) || now.first == TICKET_IMPATIENT;
     for (int i = 0; i < now.callers; i++)
         for (int k = 0; k < now.statements; k++)
             if ((i == 0 && k == 0) || now.shape & ALL_ALIKE)
@@ -698,6 +712,8 @@ int main(void)
          false, ALL_ALIKE | NESTED, few},
         {"tickets whose ends lead back to the lane, the connection lost", 2, 1, TICKET, true, false,
          ALL_ALIKE | NESTED, few},
+        {"a backlog that is held up", 3, 1, RUN, false, false, STALLS, few},
+        {"a group begun and held up", 2, 2, RUN, false, false, GROUP | STALLS, few},
         {"a ticket withdrawn, a full socket", 1, 2, TICKET_WITHDRAWN, false, true, SINGLE, most},
         {"a ticket withdrawn", 2, 1, TICKET_WITHDRAWN, false, false, SINGLE, most},
         {"tickets withdrawn, the connection lost", 2, 1, TICKET_WITHDRAWN, true, false, ALL_ALIKE, few},

@@ -37,6 +37,35 @@ typedef struct call {
     pthread_t thread;
 } call;
 
+/* Statements so large that not all of them are sent behind a slow one: those go elsewhere. */
+static void unsent_behind_slow(void)
+{
+    enum { N = 8, SIZE = 900 * 1024 };
+    pqpool *pool = pool_of("pool_max_size=4 pool_shared_max=1 pool_slow_lane_threshold=off");
+    char *large = malloc(SIZE + 1);
+    if (!large)
+        bail("malloc");
+    memset(large, 'x', SIZE);
+    large[SIZE] = '\0';
+    PQclear(pqpool_exec(pool, "select 1", NULL));
+    pqpool_ticket *slow = submit_sql(pool, "select pg_sleep(2)"), *t[N];
+    pqpool_stmt s = {PQPOOL_STMT, .sql = "select length($1)", .n_params = 1,
+                     .param_values = (const char *const[]){large}};
+    for (int i = 0; i < N; i++)
+        t[i] = submit_stmt(pool, &s);
+    int done = 0;
+    bool early = eventually((done = pqpool_ticket_done(t[N - 1])) || pqpool_ticket_done(slow)) && done;
+    ok(early && !pqpool_ticket_done(slow),
+       "what stands unsent behind a slow statement runs elsewhere, before that ends");
+    int right = 0;
+    for (int i = 0; i < N; i++)
+        right += fetch_is(t[i], "921600");
+    is_int(right, N, "each has its answer");
+    PQclear(pqpool_wait(slow, -1, NULL));
+    free(large);
+    close_pool(pool);
+}
+
 static void *call_main(void *arg)
 {
     call *c = arg;
@@ -320,6 +349,7 @@ int main(void)
     flagged();
     learnt();
     stalled();
+    unsent_behind_slow();
     holder();
     draining();
     nobody_starves();
