@@ -130,7 +130,7 @@ void pqp_wire_bind(pqp_wire *w, PGconn *conn)
     w->absent = 0;
     w->attrs = PQP_ATTRS_ANY;
     w->bound_at = pqp_now();
-    w->refused = w->notified = false;
+    w->refused = w->notified = w->widened = false;
     pqp_store(&w->astray, 0);
     w->settings = conn ? settings_of(conn, &w->absent) : 0;
 }
@@ -184,8 +184,28 @@ static bool send_sync(pqp_wire *w)
     return (PQsendPipelineSync ? PQsendPipelineSync(w->conn) : PQpipelineSync(w->conn)) == 1;
 }
 
+/*
+ * libpq moves all it has yet to send each time the socket takes a part of it. A Unix socket takes some 200 kB, so that the
+ * time grows with the square of a large statement's size. With a larger buffer there are fewer parts. Beyond
+ * net.core.wmem_max that takes a privilege.
+ */
+static void widen(pqp_wire *w)
+{
+    enum { WIDE = 16 << 20 };
+    struct sockaddr_storage at;
+    socklen_t size = sizeof at;
+    const int wide = WIDE;
+    w->widened = true;
+    if (getsockname(w->fd, (struct sockaddr *)&at, &size) != 0 || at.ss_family != AF_UNIX)
+        return;
+    if (setsockopt(w->fd, SOL_SOCKET, SO_SNDBUFFORCE, &wide, sizeof wide) != 0)
+        (void)setsockopt(w->fd, SOL_SOCKET, SO_SNDBUF, &wide, sizeof wide);
+}
+
 static pqp_sent wire_send(pqp_wire *w, const pqpool_stmt *r, const pqp_sending *how)
 {
+    if (how->large && !w->widened)
+        widen(w);
     if (how->set && !send_setting(w, how))
         return PQP_SENT_NOTHING;
     if (!send_statement(w, r, how))

@@ -27,6 +27,7 @@ typedef struct pqp_sending {
     bool parse_setting;
     int timeout_ms; /* of a setting: statement_timeout for this statement, 0 for none */
     bool sync;      /* it ends its unit */
+    bool large;     /* more than the socket takes in a few goes */
 } pqp_sending;
 
 typedef enum {
@@ -116,6 +117,7 @@ struct pqp_wire {
     pqp_time bound_at;
     char last_words[200]; /* of the server, when nothing was asked; "": none */
     bool refused;         /* a statement was answered 25006 */
+    bool widened;         /* its socket's buffer was made larger */
     bool notified;        /* something was told by NOTIFY */
     _Atomic int astray;   /* the server is not what is asked for any more: role.h */
     PGcancel *cancel;     /* to stop what it runs, from any thread; NULL: no memory for it */

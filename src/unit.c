@@ -13,6 +13,9 @@ enum { SEND_STATEMENTS = 64, SEND_BYTES = 64 * 1024 };
  * what the other side is not ready for, so this bounds memory on both. */
 enum { FLIGHT_BYTES = 4 * 1024 * 1024 };
 
+/* From here on it matters how much the socket takes at a time. */
+enum { LARGE_BYTES = 1024 * 1024 };
+
 /* Whose the statement is that sets a time-out: no plan has this number. */
 #define SETTING_PLAN UINT64_MAX
 
@@ -185,7 +188,7 @@ static void note_parts(pqp_stmt *m, const pqp_sending *how)
 static bool send_statement(pqp_lane *l, unit *u)
 {
     pqp_stmt *m = l->backlog.head;
-    pqp_sending how = {.sync = !m->joined};
+    pqp_sending how = {.sync = !m->joined, .large = m->bytes > LARGE_BYTES};
     if (!choose_name(l, m, &how, u))
         return false; /* what is in the backlog has been returned */
     if (!u->around)
