@@ -38,7 +38,7 @@ static int transaction_after(const char *tag, int before)
  * Whether a command may have changed what other statements mean: DDL, or what may run some. Those that don't are listed.
  * CREATE TABLE AS and SELECT INTO have the tag of SELECT, but no rows.
  */
-static bool alters(const char *tag, ExecStatusType status)
+static bool alters(const char *tag)
 {
     static const char *const harmless[] = {
         "INSERT",     "UPDATE",  "DELETE",   "MERGE",   "BEGIN",   "START",    "COMMIT",   "ROLLBACK",
@@ -46,9 +46,9 @@ static bool alters(const char *tag, ExecStatusType status)
         "CLOSE",      "COPY",    "PREPARE",  "EXECUTE", "DISCARD", "LISTEN",   "NOTIFY",   "UNLISTEN",
         "DEALLOCATE", "LOCK",    "TRUNCATE", "VACUUM",  "ANALYZE", "EXPLAIN",  "COMMENT",  "GRANT",
         "REVOKE",     "REINDEX", "CLUSTER",  "REFRESH", "LOAD",    "SECURITY", "REASSIGN", "CHECKPOINT"};
-    size_t size = strcspn(tag, " ");
-    if (status != PGRES_COMMAND_OK || size == 0)
+    if (*tag == '\0')
         return false;
+    size_t size = strcspn(tag, " ");
     for (size_t i = 0; i < PQP_COUNT_OF(harmless); i++)
         if (strlen(harmless[i]) == size && strncmp(tag, harmless[i], size) == 0)
             return false;
@@ -109,6 +109,13 @@ static void note_traces(pqp_activity *a, const PGresult *answer, ExecStatusType 
     }
 }
 
+static void note_command(pqp_activity *a, const char *tag)
+{
+    pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
+    if (alters(tag) || (pqp_peek(&a->altered) && transaction_after(tag, 1) == 0))
+        count_altered(a);
+}
+
 static int on_libpq_event(PGEventId id, void *info, void *arg)
 {
     pqp_activity *a = arg;
@@ -125,10 +132,9 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     const char *tag = PQcmdStatus(answer->result);
     note_traces(a, answer->result, status, tag);
     pqp_poke(&a->tag, pack(tag));
-    pqp_poke(&a->in_transaction, transaction_after(tag, pqp_peek(&a->in_transaction)));
     pqp_poke(&a->answered_at, pqp_now());
-    if (alters(tag, status) || (pqp_peek(&a->altered) && transaction_after(tag, 1) == 0))
-        count_altered(a);
+    if (status == PGRES_COMMAND_OK)
+        note_command(a, tag);
     bool copy = status == PGRES_COPY_OUT || status == PGRES_COPY_IN || status == PGRES_COPY_BOTH;
     if (copy || PQpipelineStatus(answer->conn) != PQ_PIPELINE_OFF) /* there is, or may be, more under way */
         pqp_poke(&a->sent_then, -1);

@@ -48,8 +48,8 @@ void pqp_read_text(const char *path, char *text, size_t size)
         text[--end] = '\0';
 }
 
-_Thread_local void *pqp_local;
-static _Thread_local int own_number;
+PQP_THREAD_LOCAL void *pqp_local;
+static PQP_THREAD_LOCAL int own_number;
 
 int pqp_thread(void)
 {
@@ -64,8 +64,8 @@ void pqp_thread_forked(void)
 }
 
 #ifdef PQP_CHECKS
-static _Thread_local int held[8];
-static _Thread_local int n_held;
+static PQP_THREAD_LOCAL int held[8];
+static PQP_THREAD_LOCAL int n_held;
 
 void pqp_rank_enter(int rank)
 {

@@ -29,6 +29,8 @@
 
 #define PQP_MUSTCHECK __attribute__((warn_unused_result))
 #define PQP_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
+/* A few bytes in the space that every thread has from its start: a library's own would cost a call each time. */
+#define PQP_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
 #define PQP_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 #define PQP_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define PQP_MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -131,7 +133,7 @@ static inline void pqp_cond_broadcast(pqp_cond *cond)
 }
 
 /* One pointer of each thread's own: what it is doing in lane.c, so that it does not begin it again. */
-extern _Thread_local void *pqp_local;
+extern PQP_THREAD_LOCAL void *pqp_local;
 static inline void **pqp_thread_slot(void)
 {
     return &pqp_local;

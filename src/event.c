@@ -232,7 +232,7 @@ static void hand_out(pqp_events *ev, const pqpool_event *event)
 enum { HAND_OUT_MOST = 32 };
 #define HAND_OUT_TIME (5 * PQP_MS)
 
-static _Thread_local bool defers;
+static PQP_THREAD_LOCAL bool defers;
 
 void pqp_events_defer_here(void)
 {

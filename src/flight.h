@@ -125,7 +125,8 @@ typedef struct pqp_lane {
     _Atomic int *waiting;             /* how many wait for room; NULL: nobody ever does */
     _Atomic int *loop_fd;  /* an event loop's, where it wants to hear of answers; -1 or NULL: none */
     _Atomic uint64_t *ddl; /* pqp_plans.ddl; NULL: there never is any */
-    _Atomic int64_t *stall_time; /* a head that runs for longer holds up what is behind it, ns; NULL: none does */
+    _Atomic int64_t
+        *stall_time; /* a head that runs for longer holds up what is behind it, ns; NULL: none does */
     _Atomic int64_t *max_result, *max_buffer; /* bytes, 0: off; NULL: the same */
     pqp_tally *tally;                         /* its own; NULL: nothing is counted */
     void *owner;
@@ -151,7 +152,7 @@ typedef struct pqp_lane {
     pqp_stmt_list flight;  /* sent, in the order sent: the truth about what comes back */
     size_t flight_bytes;
     pqp_stmt *answering;     /* of the head unit: whose answer comes next; NULL: the head's */
-    bool held_up;        /* the keeper knows that it must look whether the backlog is held up */
+    bool held_up;            /* the keeper knows that it must look whether the backlog is held up */
     int head_reads;          /* since the head unit's last answer */
     int64_t head_bytes;      /* read for it, as far as they were counted */
     pqp_time unwanted_since; /* the head is given up; 0: it is not */

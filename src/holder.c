@@ -9,7 +9,7 @@ enum { BLAMED_AT_MOST = 4 };
 
 /* Its address stands for the thread. The number is a hint: not 0 while the thread holds a lease of any pool; a
  * lease that another thread gives back does not count it down. */
-static _Thread_local int maybe_held;
+static PQP_THREAD_LOCAL int maybe_held;
 
 void pqp_holder_took(pqp_slot *slot)
 {

@@ -45,7 +45,7 @@ pqpool_code pqp_life_check(const pqpool *p, pqpool_error *err)
 }
 
 /* A thread that is cancelled inside would leave locks taken and others waiting: within a call it is not, only after it. */
-static _Thread_local int depth, cancel_state;
+static PQP_THREAD_LOCAL int depth, cancel_state;
 
 static void hold_cancellation(void)
 {

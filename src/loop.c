@@ -32,7 +32,7 @@ static void read_answers(pqpool *p)
 
 /* A callback may dispatch; one that is run by that may again; but each stands on the stack of the one before. */
 enum { NESTED_MOST = 16 };
-static _Thread_local int nested;
+static PQP_THREAD_LOCAL int nested;
 
 static int dispatch(pqpool *p)
 {

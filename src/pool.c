@@ -478,7 +478,7 @@ typedef struct way_out {
     pqpool *pool;
     bool again; /* there is more to do */
 } way_out;
-static _Thread_local way_out *leaving;
+static PQP_THREAD_LOCAL way_out *leaving;
 
 /* What was decided under the mutex is done without it: lanes send, waiters get their words. True: there is more. */
 static bool act(pqpool *p, way_out *here)

@@ -118,12 +118,12 @@ enum { PIECE = 1024 };
 static bool next_piece(pqp_run *r)
 {
     pqp_call *call = &r->call;
-    if (call->members)
-        return true;
-    if (r->rest) /* it had no time to wait for room before */
-        call->unsent_deadline = pqp_deadline(pqp_now(), pqp_peek(&r->pool->acquire_timeout_ms));
+    if (call->members || !r->rest)
+        return call->members != NULL;
+    /* It had no time to wait for room before. */
+    call->unsent_deadline = pqp_deadline(pqp_now(), pqp_peek(&r->pool->acquire_timeout_ms));
     pqp_stmt **end = &r->rest;
-    for (int i = 0; *end && (i < PIECE || r->atomic); i++)
+    for (int i = 0; *end && i < PIECE; i++)
         end = &(*end)->sibling;
     call->members = r->rest;
     r->rest = *end;
@@ -133,6 +133,8 @@ static bool next_piece(pqp_run *r)
 
 static void begin_pieces(pqp_run *r)
 {
+    if (!r->many)
+        return;
     pqp_time deadline = r->call.unsent_deadline;
     r->rest = r->call.members;
     r->call.members = NULL;
@@ -160,6 +162,7 @@ pqpool_code pqp_run_init(pqp_run *r, pqpool *p, pqp_depot *home, const pqpool_st
     pqp_poke(&r->holds, 1);
     pqp_poke(&r->withdrawn, 0);
     r->atomic = mode == PQPOOL_ATOMIC;
+    r->many = n > PIECE && !r->atomic;
     r->lazy = finished && !errors;
     r->first = PQPOOL_OK;
     r->alone = r->holder = pqp_holder_is_me(p);

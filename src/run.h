@@ -27,6 +27,7 @@ typedef struct pqp_run {
     _Atomic int holds;            /* who still looks at it: put back by the last */
     int first_index;              /* of the first member, by index, that failed ... */
     uint8_t first, first_outcome; /* ... with this pqpool_code and pqpool_outcome */
+    bool many;                    /* placed piece by piece */
     bool atomic;                  /* all or nothing */
     bool alone;                   /* on a connection where nothing else runs */
     bool holder;                  /* because its caller holds a lease */

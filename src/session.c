@@ -9,7 +9,7 @@
 /* How soon a wait ends that is not wanted any more. */
 #define STOP_LOOK (50 * PQP_MS)
 
-static _Thread_local _Atomic int *stop;
+static PQP_THREAD_LOCAL _Atomic int *stop;
 
 void pqp_session_stop_here(_Atomic int *flag)
 {

@@ -83,6 +83,8 @@ static uint64_t settings_of(const PGconn *conn, unsigned *absent)
  * copies of one virtual machine do), and a number. Then a mix-up can only be 26000 (not there) or 42P05 (there
  * already), which prove that nothing ran.
  */
+enum { PREFIX_SIZE = 21 }; /* pqpool_, 13 digits, _ */
+
 static char *put_base32(char *to, uint64_t n, int digits)
 {
     for (; digits > 0; digits--, n >>= 5)
@@ -144,7 +146,7 @@ typedef struct plan_name {
 static plan_name name_of(const pqp_wire *w, uint32_t number, uint32_t text)
 {
     plan_name name;
-    char *to = put_base32(stpcpy(name.text, w->prefix), text, 7);
+    char *to = put_base32((char *)memcpy(name.text, w->prefix, sizeof w->prefix) + PREFIX_SIZE, text, 7);
     do
         to = put_base32(to, number & 31, 1);
     while ((number >>= 5) > 0);
