@@ -712,7 +712,7 @@ int main(void)
          false, ALL_ALIKE | NESTED, few},
         {"tickets whose ends lead back to the lane, the connection lost", 2, 1, TICKET, true, false,
          ALL_ALIKE | NESTED, few},
-        {"a backlog that is held up", 3, 1, RUN, false, false, STALLS, few},
+        {"a backlog that is held up", 3, 1, RUN, false, false, STALLS, 1 + more},
         {"a group begun and held up", 2, 2, RUN, false, false, GROUP | STALLS, few},
         {"a ticket withdrawn, a full socket", 1, 2, TICKET_WITHDRAWN, false, true, SINGLE, most},
         {"a ticket withdrawn", 2, 1, TICKET_WITHDRAWN, false, false, SINGLE, most},
