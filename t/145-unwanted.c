@@ -58,7 +58,7 @@ static void abandoned_or_late(void)
         PQclear(res);
         ok(eventually(stats(pool).draining == 0 && stats(pool).resetting == 0 && stats(pool).closing == 0),
            "its connection is free again (%s)", where);
-        ok(stats(pool).cancels == 1 && stats(pool).cancels_failed == 0,
+        ok(eventually(stats(pool).cancels == 1) && stats(pool).cancels_failed == 0,
            "one request to cancel was enough (%s)", where);
         close_pool(pool);
     }
@@ -70,6 +70,8 @@ static void abandoned_or_late(void)
     pqpool_stmt s = {PQPOOL_STMT, .sql = "select stubborn()"};
     if (pqpool_set(pool, "statement_timeout", "off", &err) != PQPOOL_OK)
         bail("%s", err.message);
+    if (!eventually(at_work() == 0))
+        bail("a statement still runs");
     pqpool_ticket *t = submit_stmt(pool, &s);
     runs("the function");
     pqpool_close(pool, 0);
@@ -258,8 +260,12 @@ static void endless_notifications(void)
     for (int i = 0; i < 2000; i++)
         one(ctl, "select pg_notify('gossip', '%d%.3900s')", i, payload);
     sleep_ms(200);
+#if defined(__SANITIZE_ADDRESS__)
+    diag("a sanitizer keeps what is freed: %ld kB more", resident_kb() - before);
+#else
     ok(resident_kb() - before < 6000, "notifications on a shared connection are dropped, not kept (%ld kB)",
        resident_kb() - before);
+#endif
     PQclear(pqpool_wait(t, -1, NULL));
     close_pool(pool);
     one(ctl, "drop function listens()");
