@@ -92,15 +92,24 @@ static void connect_slot(pqp_job *job)
     pqpool_code code = dial(job, &to, &conn, &why);
     if (code == PQPOOL_OK)
         code = set_up(job, conn, &why);
+    pqp_known *own = NULL;
+    int own_fd = code == PQPOOL_OK ? pqp_sockets_copy(PQsocket(conn), &own) : -1;
+    if (code == PQPOOL_OK && own_fd < 0)
+        code = pqp_refuse(&why, PQPOOL_ECONNECT, "no descriptor is left to watch the connection by: %s",
+                          strerror(errno));
     if (code != PQPOOL_OK) {
         close_conn(p, conn, job->met);
+        pqp_sockets_forget(to.known);
+        to.known = NULL;
         conn = NULL;
     }
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
     if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */
         pqp_mutex_unlock(&p->mu);
+        pqp_sockets_drop(own_fd, own);
         close_conn(p, conn, job->met);
+        pqp_sockets_forget(to.known);
         pqp_pool_lock(p);
         if (!job->orphaned) {
             job->slot->job = NULL;
@@ -112,6 +121,9 @@ static void connect_slot(pqp_job *job)
         job->slot->met = job->met;
         job->slot->attrs = to.attrs;
         job->slot->server = to.server;
+        job->slot->known = to.known;
+        job->slot->own = own;
+        job->slot->own_fd = own_fd;
         pqp_outcome_connected_locked(p, job->slot, conn, fd, pid);
         return;
     }
@@ -306,7 +318,10 @@ static void close_slot(pqp_job *job)
         stop_running(job);
     if (job->untold)
         tell_lost(job);
+    pqp_slot_unwatch(job->slot, job->pool->epoll_fd);
     close_conn(job->pool, job->conn, job->met);
+    pqp_sockets_forget(job->slot->known);
+    job->slot->known = NULL;
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
 }

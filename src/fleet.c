@@ -75,7 +75,7 @@ static bool init_descriptors(pqpool *p)
 {
     p->keeper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event kick = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event kick = {.events = EPOLLIN, .data.u64 = 0};
     if (p->keeper_fd >= 0 && p->epoll_fd >= 0 &&
         epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->keeper_fd, &kick) == 0)
         return true;
@@ -141,8 +141,11 @@ no_pool:
 void pqp_fleet_free(pqpool *p)
 {
     for (int i = 0; i < p->slots.count; i++) {
-        pqp_session_close(p->slots.all[i]->conn,
-                          NULL); /* what an errand gave back when the keeper had ended */
+        pqp_slot *s =
+            p->slots.all[i]; /* its connection: what an errand gave back when the keeper had ended */
+        pqp_slot_unwatch(s, p->epoll_fd);
+        pqp_session_close(s->conn, NULL);
+        pqp_sockets_forget(s->known);
         pqp_lane *lane = p->slots.all[i]->lane;
         if (!lane)
             continue;

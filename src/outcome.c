@@ -1,7 +1,6 @@
 #include "outcome.h"
 
 #include <stdio.h>
-#include <sys/epoll.h>
 
 #include "refusal.h"
 
@@ -106,7 +105,7 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
     slot->fresh = true;
     slot->probed = now;
     slot->job = NULL;
-    pqp_activity_forget(&slot->activity);
+    pqp_activity_forget(&slot->activity, slot->known, slot->own_fd);
     pqp_store(&slot->suspect, 0);
     pqp_histogram_count(&p->create, (now - slot->since) / 1000);
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
@@ -117,9 +116,7 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
         tell_restored(p, slot, now);
     p->outage_since = 0;
     p->renew = false;
-    struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
-    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
-                    &watch); /* unwatched, it is only found dead later */
+    pqp_slot_watch(slot, p->epoll_fd, 0);
     if (slot->era != p->era) /* begun before everything was evicted */
         pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
     pqp_cond_broadcast(&p->changed);

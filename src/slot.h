@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "event.h"
 #include "role.h"
+#include "sockets.h"
 #include <libpq-fe.h>
 
 /*      state        who is here, and what takes it out */
@@ -35,6 +36,8 @@ typedef enum {
 /* Whether the server is to be asked to cancel something. */
 typedef enum { PQP_CANCEL_NONE, PQP_CANCEL_WANTED, PQP_CANCEL_UNDERWAY } pqp_cancel_state;
 
+#define PQP_UNWATCHED UINT32_MAX /* its socket is not in the keeper's epoll */
+
 struct pqp_job;
 struct pqp_lane;
 
@@ -46,7 +49,12 @@ typedef struct pqp_slot {
     uint32_t generation; /* counts leases: a lease's token holds it, so a stale one is told apart */
     PGconn *conn;        /* used by who has the slot, without the mutex */
     int fd, backend_pid; /* as they were when the connection was made */
-    int32_t id;          /* the connection's number for people; never used twice */
+    pqp_known *known;    /* its socket, for a forked child */
+    /* The pool's own descriptor of it, for the keeper's epoll; -1. libpq may close its at any time, and where a forked
+     * child holds the socket open, what is closed stays in an epoll for ever, and can't be taken out. */
+    int own_fd;
+    pqp_known *own;
+    int32_t id; /* the connection's number for people; never used twice */
     pqp_time made_at;
     pqp_time expires;            /* end of life: max_lifetime, with jitter */
     int64_t uses;                /* leases so far */
@@ -84,7 +92,7 @@ typedef struct pqp_slot {
     pqp_time quiet_since; /* of LANE: no statement since, as far as the keeper has seen */
     int64_t served;       /* of LANE: its count at that look */
     pqp_time stuck_since; /* of a lane nobody waits on: since when; 0: not so; the keeper's alone */
-    uint32_t watched;     /* epoll events the keeper asked for beyond the usual; the keeper's alone */
+    uint32_t watched;     /* epoll events asked for beyond the usual; the keeper's alone, once it is up */
     struct pqp_job
         *job; /* whoever works on it in CONNECTING, RESETTING, PROBING, CLOSING; NULL: still to start */
     struct pqp_lane *lane; /* made when the slot first becomes one; lives as long as the slot */
@@ -108,6 +116,16 @@ int pqp_slots_total(const pqp_slots *s);
 
 /* The one mover. IDLE is entered at the front (LIFO), the others at the back. */
 void pqp_slot_move(pqp_slots *s, pqp_slot *slot, pqp_slot_state to, pqp_time now);
+
+/*
+ * Has the pool's epoll tell of the connection's socket: that it has hung up, once, and, until the next call, whatever
+ * `events` ask for. What is told says of which connection, so that what comes late is not taken for the slot's next one.
+ * Unwatched is what is about to be closed, by its last owner; no lock needed.
+ */
+void pqp_slot_watch(pqp_slot *slot, int epoll_fd, uint32_t events);
+void pqp_slot_unwatch(pqp_slot *slot, int epoll_fd);
+/* The slot such an event is for; NULL: for none, or one whose connection is another by now. */
+pqp_slot *pqp_slot_of_event(const pqp_slots *s, uint64_t data);
 
 const char *pqp_slot_state_name(pqp_slot_state state);
 

@@ -43,8 +43,8 @@ void pqp_wire_fini(pqp_wire *w)
 {
     if (w->kick_fd >= 0)
         close(w->kick_fd);
-    if (w->loop_fd >= 0)
-        close(w->loop_fd);
+    pqp_sockets_drop(w->loop_fd, w->loop);
+    w->loop = NULL;
     w->kick_fd = w->loop_fd = -1;
     PQfreeCancel(w->cancel);
     w->cancel = NULL;
@@ -475,12 +475,12 @@ static void wire_watch(pqp_wire *w, int epoll_fd, void *data)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP, .data.ptr = data};
     if (data) {
-        w->loop_fd = fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
+        w->loop_fd = pqp_sockets_copy(w->fd, &w->loop);
         if (w->loop_fd >= 0)
             (void)epoll_ctl(epoll_fd, EPOLL_CTL_ADD, w->loop_fd, &e); /* if not, the keeper finds it unread */
     } else if (w->loop_fd >= 0) {
         (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, w->loop_fd, &e);
-        close(w->loop_fd);
+        pqp_sockets_drop(w->loop_fd, w->loop);
         w->loop_fd = -1;
     }
 }

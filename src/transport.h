@@ -10,6 +10,7 @@
 #include "base.h"
 #include "clock.h"
 #include "role.h"
+#include "sockets.h"
 #include <pqpool.h>
 
 typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's own */
@@ -109,6 +110,7 @@ struct pqp_wire {
     int fd;
     int kick_fd;
     int loop_fd; /* the same socket once more, while an event loop watches it; -1 */
+    pqp_known *loop;
     bool tls;
     int64_t received;  /* by the kernel's count, when it was last asked; -1: it was not */
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
