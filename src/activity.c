@@ -154,6 +154,7 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
 
 void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl)
 {
+    pqp_store(&a->leased, 1);
     if (a->registered)
         return;
     a->ddl = ddl;
@@ -195,7 +196,6 @@ void pqp_activity_forget(pqp_activity *a, pqp_known *known, int own_fd)
 
 void pqp_activity_begin_locked(pqp_activity *a, pqp_time now)
 {
-    pqp_store(&a->leased, 1);
     pqp_poke(&a->tag, 0);
     pqp_poke(&a->in_transaction, 0);
     pqp_poke(&a->refused, 0);

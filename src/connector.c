@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "cancel.h"
+#include "remains.h"
 
 /* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by
  * itself. */
@@ -21,7 +22,7 @@ typedef struct pqp_job {
     pqp_slot *slot;
     pqp_slot_state state; /* of the slot: which errand */
     PGconn *conn;         /* the slot's, while the errand lasts */
-    bool to_lane, fresh;
+    bool to_lane, fresh, rested;
     bool running;  /* of CLOSING: the server is to be told to stop first */
     bool was_lane; /* ... and may have more in its hands */
     bool untold;   /* of CLOSING: its event is to be told */
@@ -169,6 +170,13 @@ no_lane:
     return false;
 }
 
+/* Before an idle connection is asked anything: an answer that is there already would be taken for the one to come. */
+static pqpool_close_reason hear(PGconn *conn, char *words, size_t size)
+{
+    *words = '\0';
+    return pqp_session_silent(conn) ? PQPOOL_CLOSE_NONE : pqp_session_hear(conn, words, size);
+}
+
 static void share_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
@@ -181,6 +189,12 @@ static void share_slot(pqp_job *job)
     pqp_activity_share(&job->slot->activity, true);
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "the server did not answer in time");
+    char words[200];
+    if (job->rested && hear(job->conn, words, sizeof words) != PQPOOL_CLOSE_NONE) {
+        pqp_pool_lock(p);
+        pqp_outcome_unclean_locked(p, job->slot, true, &why);
+        return;
+    }
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
                  pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, 0, deadline, &why);
     const char *never = clean ? pqp_session_unshareable(job->conn) : NULL;
@@ -190,7 +204,8 @@ static void share_slot(pqp_job *job)
         return;
     }
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
-        bool lost = !job->fresh && !pqp_session_lives(job->conn); /* one that just came up is no good */
+        bool lost =
+            (!job->fresh || job->rested) && !pqp_session_lives(job->conn); /* else the server is no good */
         pqp_pool_lock(p);
         pqp_outcome_unclean_locked(p, job->slot, lost, &why);
         return;
@@ -237,17 +252,25 @@ enum { SURVEYED_AT_ONCE = 64 };
 static void survey(pqpool *p, pqp_slot *slot, PGconn *conn, bool all, pqp_time deadline)
 {
     pqp_survey rows[SURVEYED_AT_ONCE];
+    char words[200];
+    pqpool_close_reason flaw = hear(conn, words, sizeof words);
     pqp_pool_lock(p);
     int n = pqp_watch_list_locked(p, all, rows, SURVEYED_AT_ONCE);
     pqp_mutex_unlock(&p->mu);
-    bool answers = n > 0 ? pqp_session_survey(conn, rows, n, deadline) : pqp_session_ping(conn, deadline);
+    if (flaw == PQPOOL_CLOSE_NONE &&
+        !(n > 0 ? pqp_session_survey(conn, rows, n, deadline) : pqp_session_ping(conn, deadline)))
+        flaw = PQPOOL_CLOSE_PROBE_FAILED;
+    bool answers = flaw == PQPOOL_CLOSE_NONE;
+    bool notified = answers && !pqp_load(&p->keeps_state) && pqp_session_notified(conn);
     pqp_pool_lock(p);
+    if (notified)
+        pqp_remains_tell_notified_locked(p, slot);
     pqp_watch_heard_locked(p, rows, n);
     slot->probed = pqp_now();
     if (answers)
         pqp_outcome_cleaned_locked(p, slot);
     else
-        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_PROBE_FAILED);
+        pqp_fleet_scrap_for_locked(p, slot, flaw, *words ? words : NULL);
 }
 
 static void probe_slot(pqp_job *job)
@@ -428,6 +451,7 @@ static bool add_job_locked(pqpool *p, pqp_slot *s, pqp_slot_state state, pqp_job
         job->conn = s->conn;
         job->to_lane = s->to_lane;
         job->fresh = s->fresh;
+        job->rested = s->rested;
         job->met = s->met;
         job->running = s->running;
         job->was_lane = s->was_lane;

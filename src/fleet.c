@@ -21,6 +21,7 @@ static void mirror_options(pqpool *p)
     pqp_store(&p->depth, (int)o->pipeline_depth);
     pqp_store(&p->test_on_borrow, o->test_on_borrow != 0);
     pqp_store(&p->backtrace, o->backtrace != 0);
+    pqp_store(&p->keeps_state, o->reset == PQP_RESET_NONE);
     pqp_store(&p->lanes_limit, PQP_MIN(o->shared_max, PQP_MAX(1, o->max_size - 1)));
     pqp_store(&p->events.level, (int)o->log_level);
 }
@@ -443,7 +444,7 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
     p->closed_by[reason]++;
     p->kick = true;
     slot->untold =
-        reason == PQPOOL_CLOSE_LOST_IDLE; /* why the server has ended it, only its last words tell */
+        reason == PQPOOL_CLOSE_LOST_IDLE && !why; /* why the server has ended it, only its last words tell */
     if (slot->untold)
         return;
     PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason, .file = site.file,
@@ -462,6 +463,7 @@ void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_
     slot->generation++;
     slot->uses++;
     slot->fresh = false;
+    slot->rested = now - slot->since >= PQP_REST;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
     p->acquires++;
     p->peak_leased = PQP_MAX(p->peak_leased, pqp_fleet_in(p, PQP_SLOT_LEASED));
@@ -487,7 +489,9 @@ void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)
         alone->making = slot;
     }
     slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
+    pqp_time now = pqp_now();
+    slot->rested = now - slot->since >= PQP_REST;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, now);
     p->kick = true;
 }
 

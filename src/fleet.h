@@ -54,6 +54,7 @@ struct pqpool {
     _Atomic int64_t max_result, max_buffer;                            /* the same; 0: off */
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
+    _Atomic int keeps_state;                      /* reset=none: what a lease leaves is the next one's */
     _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
     _Atomic int calls_inside;                     /* exported functions running in it */
     struct {
@@ -102,6 +103,7 @@ struct pqpool {
     int64_t closed_by[PQPOOL_CLOSE_REASONS];
     int64_t left_open, left_running, left_changed, cancels, cancels_failed;
     int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
+    pqp_time heard_idle;   /* when the keeper last looked at what has arrived on idle connections */
     int64_t acquires_seen; /* by the keeper, at its last look */
     pqpool_histogram wait, use, create;
     pqp_tally seldom; /* errors that might have been healed */

@@ -1,5 +1,6 @@
 #include "keeper.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -60,6 +61,21 @@ static void probe_idle(pqpool *p, pqp_time now)
             continue;
         }
         pqp_fleet_probe_locked(p, s, now);
+    }
+}
+
+/* What arrives on an idle connection, notifications mostly, nobody reads, and a server waits to be rid of it. A probe takes it
+ * in, and tells an answer that nobody asked for from a connection's end. */
+static void hear_idle(pqpool *p, pqp_time now)
+{
+    if (now < p->heard_idle + p->options.keeper_interval * PQP_MS)
+        return;
+    p->heard_idle = now;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
+        prev = s->link.prev;
+        struct pollfd fd = {.fd = s->own_fd, .events = POLLIN};
+        if (now - s->since >= PQP_REST && poll(&fd, 1, 0) == 1)
+            pqp_fleet_probe_locked(p, s, now);
     }
 }
 
@@ -257,6 +273,7 @@ static pqp_time housekeep(pqpool *p, bool *stop)
         pqp_health_check_locked(p, now);
         retire_idle(p, now);
         probe_idle(p, now);
+        hear_idle(p, now);
         retire_lanes(p, now);
         pqp_fleet_due_locked(p, now + p->options.keeper_interval * PQP_MS);
     }

@@ -26,11 +26,37 @@ static bool test(pqp_slot *slot, pqp_time deadline)
            pqp_session_ping(slot->conn, PQP_MIN(deadline, now + TEST_TIME));
 }
 
-/* Why a connection just taken can't be handed on; NONE: it can. */
-static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline)
+/* Nobody listens here, but perhaps somebody did whose LISTEN was not seen. */
+static void drop_notifications(pqpool *p, pqp_slot *slot)
 {
-    if (pqp_load(&slot->suspect) && !pqp_session_lives(slot->conn))
-        return PQPOOL_CLOSE_LOST_IDLE;
+    if (pqp_load(&p->keeps_state) || !pqp_session_notified(slot->conn))
+        return;
+    pqp_pool_lock(p);
+    pqp_remains_tell_notified_locked(p, slot);
+    pqp_pool_unlock(p);
+}
+
+/*
+ * A look at what has arrived while it was idle: the keeper hears of an end too, but need not have come to it yet, least of all
+ * when this process, or the machine, was stopped meanwhile. Of one that was used just now there is none: it is a system call.
+ */
+static pqpool_close_reason look(pqpool *p, pqp_slot *slot, char *words, size_t size)
+{
+    bool suspect = pqp_load(&slot->suspect) != 0;
+    if (!suspect && (!slot->rested || pqp_session_silent(slot->conn)))
+        return PQPOOL_CLOSE_NONE;
+    pqpool_close_reason flaw = pqp_session_hear(slot->conn, words, size);
+    if (flaw == PQPOOL_CLOSE_NONE)
+        drop_notifications(p, slot);
+    return flaw;
+}
+
+/* Why a connection just taken can't be handed on; NONE: it can. */
+static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline, char *words, size_t size)
+{
+    pqpool_close_reason flaw = look(p, slot, words, size);
+    if (flaw != PQPOOL_CLOSE_NONE)
+        return flaw;
     if (pqp_load(&p->test_on_borrow) && !test(slot, deadline))
         return PQPOOL_CLOSE_PROBE_FAILED;
     if (p->events.hooks.on_acquire && p->events.hooks.on_acquire(slot->conn, p->events.hooks.arg) != 0)
@@ -88,7 +114,8 @@ void pqp_lease_return_unused(pqpool *p, pqp_slot *slot)
 
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
 {
-    pqpool_close_reason flaw = examine(p, slot, deadline);
+    char words[200] = "";
+    pqpool_close_reason flaw = examine(p, slot, deadline, words, sizeof words);
     if (flaw == PQPOOL_CLOSE_NONE) {
         pqp_activity_watch(&slot->activity, slot->conn, &p->plans.ddl);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
@@ -100,8 +127,9 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     }
     pqp_pool_lock(p);
     count_return_locked(p, slot);
-    if (flaw == PQPOOL_CLOSE_LOST_IDLE || pqp_load(&slot->suspect))
-        pqp_fleet_scrap_locked(p, slot, flaw);
+    bool rejected = flaw == PQPOOL_CLOSE_PROBE_FAILED || flaw == PQPOOL_CLOSE_ON_ACQUIRE;
+    if (!rejected || pqp_load(&slot->suspect))
+        pqp_fleet_scrap_for_locked(p, slot, flaw, *words ? words : NULL);
     else
         pqp_outcome_rejected_locked(p, slot, flaw, NULL);
     pqp_pool_unlock(p);

@@ -101,7 +101,7 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
                         : PQP_NEVER;
     slot->made_at = now;
     slot->uses = 0;
-    slot->astray = false;
+    slot->astray = slot->told_notified = false;
     slot->fresh = true;
     slot->probed = now;
     slot->job = NULL;

@@ -38,6 +38,9 @@ typedef enum { PQP_CANCEL_NONE, PQP_CANCEL_WANTED, PQP_CANCEL_UNDERWAY } pqp_can
 
 #define PQP_UNWATCHED UINT32_MAX /* its socket is not in the keeper's epoll */
 
+/* After a rest this long the server may have ended the connection, and the keeper has not seen it yet. */
+#define PQP_REST (2 * PQP_MS)
+
 struct pqp_job;
 struct pqp_lane;
 
@@ -80,6 +83,8 @@ typedef struct pqp_slot {
     bool was_lane;             /* of CLOSING, with running: more may lie behind what runs */
     bool running;              /* of CLOSING: the server works for it, and is to be told to stop */
     bool fresh;                /* nobody has used it since it was made or cleaned */
+    bool rested;               /* of LEASED and RESETTING: it was idle for PQP_REST before */
+    bool told_notified;        /* that it is told of what no lease listens to */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */
     bool busy;                 /* of a lane that is alone: somebody has it */

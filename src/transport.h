@@ -92,6 +92,9 @@ typedef struct pqp_transport {
     const char *(*sqlstate)(const PGresult *result); /* of an error; never NULL */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
+    /* Nothing was asked: whether what has been read leaves the connection as it is. False: the server has said that it ends
+     * it, or answers what was not asked. */
+    bool (*heard)(pqp_wire *w);
     /* What a statement has done to the session that it should not have, as far as the server shows it; or NULL. */
     const char *(*unclean)(pqp_wire *w, bool drained);
     void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
@@ -121,6 +124,7 @@ struct pqp_wire {
     bool refused;         /* a statement was answered 25006 */
     bool widened;         /* its socket's buffer was made larger */
     bool notified;        /* something was told by NOTIFY */
+    bool unasked;         /* it was answered what nobody had asked */
     _Atomic int astray;   /* the server is not what is asked for any more: role.h */
     PGcancel *cancel;     /* to stop what it runs, from any thread; NULL: no memory for it */
     /* Of the names of prepared statements: no other connection, of any process, has the same. */
@@ -130,5 +134,7 @@ struct pqp_wire {
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */
 void pqp_wire_fini(pqp_wire *w);
 void pqp_wire_bind(pqp_wire *w, PGconn *conn);
+/* Whether such a notice, while nothing is asked, is about an answer all the same. */
+bool pqp_wire_unasked(const PGresult *notice);
 
 #endif
