@@ -22,7 +22,7 @@ typedef struct pqp_job {
     pqp_slot *slot;
     pqp_slot_state state; /* of the slot: which errand */
     PGconn *conn;         /* the slot's, while the errand lasts */
-    bool to_lane, fresh, rested;
+    bool to_lane, fresh, rested, asked;
     bool running;  /* of CLOSING: the server is to be told to stop first */
     bool was_lane; /* ... and may have more in its hands */
     bool untold;   /* of CLOSING: its event is to be told */
@@ -215,6 +215,7 @@ static void share_slot(pqp_job *job)
     if (!why_not) {
         pqp_time slow = pqp_load(&p->slow_lane_time);
         terms.round_trip = session.round_trip;
+        pqp_fleet_note_round_trip(p, session.round_trip);
         terms.session_timeout_ms = session.statement_timeout_ms;
         terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
@@ -247,6 +248,17 @@ static void clean_slot(pqp_job *job)
 
 enum { SURVEYED_AT_ONCE = 64 };
 
+/* Taken in by who asked over it, with the mutex held: what a connection that was idle has answered. */
+static void probed_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason flaw, const char *words)
+{
+    bool answers = flaw == PQPOOL_CLOSE_NONE;
+    slot->probed = answers ? pqp_now() : slot->probed;
+    if (answers)
+        pqp_outcome_cleaned_locked(p, slot);
+    else
+        pqp_fleet_scrap_for_locked(p, slot, flaw, words && *words ? words : NULL);
+}
+
 /* A probe that also asks for the leases: those that are to be told of as leaks, or all. Called without locks, returns with
  * the mutex held. */
 static void survey(pqpool *p, pqp_slot *slot, PGconn *conn, bool all, pqp_time deadline)
@@ -257,25 +269,32 @@ static void survey(pqpool *p, pqp_slot *slot, PGconn *conn, bool all, pqp_time d
     pqp_pool_lock(p);
     int n = pqp_watch_list_locked(p, all, rows, SURVEYED_AT_ONCE);
     pqp_mutex_unlock(&p->mu);
+    pqp_time began = pqp_now();
     if (flaw == PQPOOL_CLOSE_NONE &&
         !(n > 0 ? pqp_session_survey(conn, rows, n, deadline) : pqp_session_ping(conn, deadline)))
         flaw = PQPOOL_CLOSE_PROBE_FAILED;
     bool answers = flaw == PQPOOL_CLOSE_NONE;
+    if (answers && n == 0)
+        pqp_fleet_note_round_trip(p, pqp_now() - began);
     bool notified = answers && !pqp_load(&p->keeps_state) && pqp_session_notified(conn);
     pqp_pool_lock(p);
     if (notified)
         pqp_remains_tell_notified_locked(p, slot);
     pqp_watch_heard_locked(p, rows, n);
-    slot->probed = pqp_now();
-    if (answers)
-        pqp_outcome_cleaned_locked(p, slot);
-    else
-        pqp_fleet_scrap_for_locked(p, slot, flaw, *words ? words : NULL);
+    probed_locked(p, slot, flaw, words);
 }
 
 static void probe_slot(pqp_job *job)
 {
-    survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
+    pqpool *p = job->pool;
+    pqp_time deadline = pqp_now() + RESET_TIME;
+    if (!job->asked) {
+        survey(p, job->slot, job->conn, false, deadline);
+        return;
+    }
+    bool answers = pqp_session_drain(job->conn, deadline) && PQsetnonblocking(job->conn, 0) == 0;
+    pqp_pool_lock(p);
+    probed_locked(p, job->slot, answers ? PQPOOL_CLOSE_NONE : PQPOOL_CLOSE_PROBE_FAILED, NULL);
 }
 
 static void count_cancel_locked(pqpool *p, bool taken)
@@ -451,6 +470,7 @@ static bool add_job_locked(pqpool *p, pqp_slot *s, pqp_slot_state state, pqp_job
         job->conn = s->conn;
         job->to_lane = s->to_lane;
         job->fresh = s->fresh;
+        job->asked = s->asked;
         job->rested = s->rested;
         job->met = s->met;
         job->running = s->running;

@@ -183,9 +183,19 @@ pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options, 
 
 /* ---- counting ---- */
 
-int pqp_fleet_building_locked(const pqpool *p)
+/* Of the connections that are being asked, those somebody may rely on. */
+static int covering(const pqpool *p, pqp_slot_state state, bool to_lane)
+{
+    if (pqp_fleet_in(p, state) == 0)
+        return 0;
+    return pqp_patience_covering(&p->slots, state, to_lane, pqp_fleet_patience(p), pqp_now());
+}
+
+int pqp_fleet_building_locked(const pqpool *p, bool soon)
 {
     int n = 0;
+    if (soon)
+        return covering(p, PQP_SLOT_RESETTING, true);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
         n += s->to_lane && !s->alone;
     return n;
@@ -193,7 +203,7 @@ int pqp_fleet_building_locked(const pqpool *p)
 
 int pqp_fleet_lanes_locked(const pqpool *p)
 {
-    int n = pqp_fleet_building_locked(p);
+    int n = pqp_fleet_building_locked(p, false);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
         n += !s->alone;
     return n;
@@ -201,9 +211,8 @@ int pqp_fleet_lanes_locked(const pqpool *p)
 
 int pqp_fleet_underway_locked(const pqpool *p, bool late)
 {
-    int n = pqp_fleet_in(p, PQP_SLOT_CONNECTING) + pqp_fleet_in(p, PQP_SLOT_PROBING);
-    for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
-        n += !s->to_lane;
+    int n = pqp_fleet_in(p, PQP_SLOT_CONNECTING) + covering(p, PQP_SLOT_PROBING, false) +
+            covering(p, PQP_SLOT_RESETTING, false);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head; s; s = s->link.next)
         n += (late && s->for_owner) || (pqp_load(&s->lane->load) == 0 && pqp_load(&s->lane->users) == 0);
     return n;
@@ -220,7 +229,7 @@ int pqp_fleet_lanes_open_locked(const pqpool *p, pqp_time now)
 
 bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now)
 {
-    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p) > 0 ||
+    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p, true) > 0 ||
         pqp_fleet_lanes_open_locked(p, now) > 0)
         return false;
     int64_t most = PQP_MIN(PQP_LANES_MAX, PQP_MAX(1, p->options.max_size - 1));
@@ -238,7 +247,7 @@ int pqp_fleet_waiting_locked(pqpool *p)
         return p->queue.owners.count + p->queue.sharers.count;
     int sharers = p->queue.sharers.count, spare = pqp_fleet_underway_locked(p, false) - p->queue.owners.count;
     int owners = PQP_MAX(0, -spare);
-    if (sharers == 0 || pqp_fleet_building_locked(p) > 0)
+    if (sharers == 0 || pqp_fleet_building_locked(p, true) > 0)
         return owners;
     if (spare > 0 && pqp_fleet_lane_needed_locked(p, pqp_now()))
         return 0; /* one connection will serve them all */
@@ -476,6 +485,35 @@ void pqp_fleet_probe_locked(pqpool *p, pqp_slot *slot, pqp_time now)
     slot->job = NULL;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_PROBING, now);
     p->kick = true;
+}
+
+void pqp_fleet_put_aside_locked(pqpool *p, pqp_slot *slot)
+{
+    pqp_fleet_probe_locked(p, slot, pqp_now());
+    slot->asked = slot->doubtful = true;
+}
+
+void pqp_fleet_stand_again_locked(pqpool *p, pqp_slot *slot)
+{
+    pqp_waiter *w = slot->waiter;
+    slot->waiter = NULL;
+    if (!w)
+        return;
+    bool announced = w->announced;
+    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since, .stood = true});
+    w->announced = announced;
+}
+
+void pqp_fleet_note_round_trip(pqpool *p, pqp_time round_trip)
+{
+    pqp_time before = pqp_peek(&p->round_trip);
+    bool faster = before == 0 || round_trip < before; /* a server that is busy once is no farther away */
+    pqp_poke(&p->round_trip, faster ? round_trip : before + (round_trip - before) / 8);
+}
+
+pqp_time pqp_fleet_patience(const pqpool *p)
+{
+    return pqp_patience_time(pqp_peek(&((pqpool *)p)->round_trip));
 }
 
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)

@@ -271,6 +271,7 @@ static pqp_time housekeep(pqpool *p, bool *stop)
     pqp_watch_find_leaks_locked(p, now);
     if (!p->closing) {
         pqp_health_check_locked(p, now);
+        pqp_pool_heed_silence_locked(p, now);
         retire_idle(p, now);
         probe_idle(p, now);
         hear_idle(p, now);

@@ -16,14 +16,23 @@ static uint64_t token_of(const pqp_slot *slot)
     return (uint64_t)slot->generation << 32 | (uint32_t)slot->index;
 }
 
-/* test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it
- * has said anything since: its last words, perhaps. */
-static bool test(pqp_slot *slot, pqp_time deadline)
+typedef enum { TEST_PASSED, TEST_FAILED, TEST_SILENT } verdict;
+
+/*
+ * test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it
+ * has said anything since: its last words, perhaps. Who is silent is not waited for: patience.h.
+ */
+static verdict test(pqpool *p, pqp_slot *slot, pqp_time deadline)
 {
     pqp_time now = pqp_now();
     bool trusted = now - slot->probed < TEST_BYPASS || deadline - now < ROUND_TRIP;
-    return (trusted && pqp_session_silent(slot->conn)) ||
-           pqp_session_ping(slot->conn, PQP_MIN(deadline, now + TEST_TIME));
+    if (trusted && pqp_session_silent(slot->conn))
+        return TEST_PASSED;
+    if (pqp_session_ping(slot->conn, PQP_MIN(deadline, now + pqp_fleet_patience(p)))) {
+        slot->probed = pqp_now();
+        return TEST_PASSED;
+    }
+    return pqp_remains_running(slot->conn) ? TEST_SILENT : TEST_FAILED;
 }
 
 /* Nobody listens here, but perhaps somebody did whose LISTEN was not seen. */
@@ -52,12 +61,15 @@ static pqpool_close_reason look(pqpool *p, pqp_slot *slot, char *words, size_t s
 }
 
 /* Why a connection just taken can't be handed on; NONE: it can. */
-static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline, char *words, size_t size)
+static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline, bool *silent, char *words,
+                                   size_t size)
 {
     pqpool_close_reason flaw = look(p, slot, words, size);
     if (flaw != PQPOOL_CLOSE_NONE)
         return flaw;
-    if (pqp_load(&p->test_on_borrow) && !test(slot, deadline))
+    verdict tested = pqp_load(&p->test_on_borrow) ? test(p, slot, deadline) : TEST_PASSED;
+    *silent = tested == TEST_SILENT;
+    if (tested != TEST_PASSED)
         return PQPOOL_CLOSE_PROBE_FAILED;
     if (p->events.hooks.on_acquire && p->events.hooks.on_acquire(slot->conn, p->events.hooks.arg) != 0)
         return PQPOOL_CLOSE_ON_ACQUIRE;
@@ -115,7 +127,8 @@ void pqp_lease_return_unused(pqpool *p, pqp_slot *slot)
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
 {
     char words[200] = "";
-    pqpool_close_reason flaw = examine(p, slot, deadline, words, sizeof words);
+    bool silent = false;
+    pqpool_close_reason flaw = examine(p, slot, deadline, &silent, words, sizeof words);
     if (flaw == PQPOOL_CLOSE_NONE) {
         pqp_activity_watch(&slot->activity, slot->conn, &p->plans.ddl);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
@@ -128,7 +141,9 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     pqp_pool_lock(p);
     count_return_locked(p, slot);
     bool rejected = flaw == PQPOOL_CLOSE_PROBE_FAILED || flaw == PQPOOL_CLOSE_ON_ACQUIRE;
-    if (!rejected || pqp_load(&slot->suspect))
+    if (silent)
+        pqp_pool_put_aside_locked(p, slot);
+    else if (!rejected || pqp_load(&slot->suspect))
         pqp_fleet_scrap_for_locked(p, slot, flaw, *words ? words : NULL);
     else
         pqp_outcome_rejected_locked(p, slot, flaw, NULL);

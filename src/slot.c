@@ -21,7 +21,7 @@ static const unsigned allowed[PQP_SLOT_N_STATES] = {
     [PQP_SLOT_CONNECTING] = TO(IDLE) | TO(EMPTY),
     [PQP_SLOT_RESETTING] = TO(IDLE) | TO(LANE) | TO(CLOSING),
     [PQP_SLOT_IDLE] = TO(LEASED) | TO(PROBING) | TO(RESETTING) | TO(CLOSING),
-    [PQP_SLOT_LEASED] = TO(IDLE) | TO(RESETTING) | TO(CLOSING),
+    [PQP_SLOT_LEASED] = TO(IDLE) | TO(RESETTING) | TO(PROBING) | TO(CLOSING),
     [PQP_SLOT_PROBING] = TO(IDLE) | TO(CLOSING),
     [PQP_SLOT_LANE] = TO(DRAINING) | TO(CLOSING),
     [PQP_SLOT_DRAINING] = TO(RESETTING) | TO(CLOSING),
@@ -103,6 +103,9 @@ void pqp_slot_move(pqp_slots *s, pqp_slot *slot, pqp_slot_state to, pqp_time now
     pqp_slot_list_remove(&s->in[slot->state], slot);
     slot->state = to;
     slot->since = now;
+    slot->doubtful = slot->known_silent = slot->given_up = slot->asked = false;
+    if (to == PQP_SLOT_IDLE)
+        slot->rested_since = now;
     if (to == PQP_SLOT_IDLE)
         pqp_slot_list_insert(&s->in[to], NULL, slot);
     else

@@ -66,24 +66,30 @@ typedef struct pqp_slot {
     pqp_activity activity;       /* of LEASED: what he makes of it */
     void *frames[PQPOOL_FRAMES]; /* of LEASED: how its holder came to acquire it */
     int n_frames;
-    char thread_name[16];      /* of LEASED, when it has lasted a while */
-    bool ending;               /* of LEASED: given back, and being looked at */
-    bool leaked;               /* of LEASED: older than leak_threshold, and counted */
-    bool leak_untold;          /* the same, still to be told of */
-    char sql[239];             /* of LEASED: what the server said that he runs; "": it was not asked */
-    int64_t answers_heard;     /* ... after so many answers */
-    int32_t blocked_by;        /* ... and whose lock that waits for; 0: nobody's */
-    uint32_t era;              /* of pqpool_evict() calls, when it was begun to be made */
-    pqp_attrs attrs;           /* what the connection had to lead to */
-    uint64_t server;           /* ... and where: the same for all that lead to one address */
-    bool astray;               /* ... which is that no more: it is not to be used again */
-    bool untold;               /* of CLOSING: its event waits for the server's last words */
-    bool met;                  /* on_connect has seen the connection */
-    pqp_cancel_state cancel;   /* of a lane: the statement that runs there alone */
-    bool was_lane;             /* of CLOSING, with running: more may lie behind what runs */
-    bool running;              /* of CLOSING: the server works for it, and is to be told to stop */
-    bool fresh;                /* nobody has used it since it was made or cleaned */
-    bool rested;               /* of LEASED and RESETTING: it was idle for PQP_REST before */
+    char thread_name[16];    /* of LEASED, when it has lasted a while */
+    bool ending;             /* of LEASED: given back, and being looked at */
+    bool leaked;             /* of LEASED: older than leak_threshold, and counted */
+    bool leak_untold;        /* the same, still to be told of */
+    char sql[239];           /* of LEASED: what the server said that he runs; "": it was not asked */
+    int64_t answers_heard;   /* ... after so many answers */
+    int32_t blocked_by;      /* ... and whose lock that waits for; 0: nobody's */
+    uint32_t era;            /* of pqpool_evict() calls, when it was begun to be made */
+    pqp_attrs attrs;         /* what the connection had to lead to */
+    uint64_t server;         /* ... and where: the same for all that lead to one address */
+    bool astray;             /* ... which is that no more: it is not to be used again */
+    bool untold;             /* of CLOSING: its event waits for the server's last words */
+    bool met;                /* on_connect has seen the connection */
+    pqp_cancel_state cancel; /* of a lane: the statement that runs there alone */
+    bool was_lane;           /* of CLOSING, with running: more may lie behind what runs */
+    bool running;            /* of CLOSING: the server works for it, and is to be told to stop */
+    bool fresh;              /* nobody has used it since it was made or cleaned */
+    bool rested;             /* of LEASED and RESETTING: it was idle for PQP_REST before */
+    pqp_time rested_since;   /* when it last became idle */
+    /* Of PROBING and RESETTING: patience.h. */
+    bool doubtful;             /* it covers nobody */
+    bool known_silent;         /* it was silent for too long, and what follows from that was done */
+    bool given_up;             /* its socket was shut, for want of room */
+    bool asked;                /* of PROBING: the question is out, and the answer to come */
     bool told_notified;        /* that it is told of what no lease listens to */
     bool to_lane;              /* of RESETTING: becomes a lane, else idle */
     bool alone;                /* of a lane, or one to be: for one waiter at a time, open to nobody else */

@@ -215,6 +215,88 @@ static void told_by_wish(void)
     close_pool(pool);
 }
 
+/* ---- silence ---- */
+
+enum { SILENT = 4 };
+
+/* Idle connections whose server processes say nothing, while others would. */
+static pqpool *open_silent(const char *options, pid_t *pids)
+{
+    char conninfo[200];
+    snprintf(conninfo, sizeof conninfo, NAMED "%s", options);
+    pqpool *pool = open_pool(conninfo, NULL);
+    pqpool_lease leases[SILENT];
+    for (int i = 0; i < SILENT; i++)
+        leases[i] = take(pool);
+    for (int i = 0; i < SILENT; i++) {
+        pids[i] = PQbackendPID(leases[i].conn);
+        pqpool_release(&leases[i]);
+    }
+    sleep_ms(550); /* what was used within 500 ms test_on_borrow does not ask */
+    for (int i = 0; i < SILENT; i++)
+        kill(pids[i], SIGSTOP);
+    return pool;
+}
+
+static void wake(const pid_t *pids)
+{
+    for (int i = 0; i < SILENT; i++)
+        kill(pids[i], SIGCONT);
+}
+
+/* Time is only told from five seconds, which each silent connection took; the rest is counted. */
+static void silent_idle(bool shared, bool room)
+{
+    const char *mode = shared ? "shared" : "leased";
+    char options[100], why[60];
+    pid_t pids[SILENT];
+    snprintf(options, sizeof options, "pool_test_on_borrow=on pool_max_size=%d", room ? 10 : SILENT);
+    snprintf(why, sizeof why, "%s", room ? "" : ", though the pool is full");
+    pqpool *pool = open_silent(options, pids);
+    int64_t connects = stats(pool).connects;
+    double before = now_s();
+    bool works = shared ? statement_works(pool) : lease_works(pool);
+    double took = now_s() - before;
+    ok(works && took < 2.5 * tap_slowness(), "%s: where the idle connections are silent, a new one serves%s",
+       mode, why);
+    diag("%.3f s", took);
+    pqpool_stats_data now = stats(pool);
+    is_int(now.connects, connects + 1, "%s: and one is enough", mode);
+    is_int(now.closes, room ? 0 : 1, "%s: none is closed but for want of room", mode);
+    is_int(now.probing + now.resetting, room ? SILENT : SILENT - 1,
+           "%s: those that are silent, or were idle for as long, are asked in the background", mode);
+    ok(shared ? statement_works(pool) : lease_works(pool), "%s: the next caller meets none of them", mode);
+    is_int(stats(pool).connects, connects + 1, "%s: and needs no further connection", mode);
+    wake(pids);
+    ok(eventually(stats(pool).probing + stats(pool).resetting == 0), "%s: they are heard of again", mode);
+    is_int(stats(pool).closes, room ? 0 : 1, "%s: and are none the worse for it", mode);
+    ok(lease_works(pool), "%s: the pool goes on", mode);
+    close_pool(pool);
+}
+
+/* Younger than the silent one: in use when the others fell idle, and heard of since. */
+static void younger(void)
+{
+    pqpool *pool = open_pool(NAMED "pool_test_on_borrow=on pool_max_size=3", NULL);
+    pqpool_lease old = take(pool), silent = take(pool), young = take(pool);
+    pid_t pid = PQbackendPID(silent.conn), kept = PQbackendPID(young.conn);
+    pqpool_release(&old);
+    pqpool_release(&silent);
+    sleep_ms(550);
+    kill(pid, SIGSTOP);
+    pqpool_ticket *ticket = submit_sql(pool, "select 1");
+    if (!eventually(stats(pool).probing > 0 || pqpool_ticket_done(ticket)))
+        bail("nothing is found silent");
+    pqpool_release(&young);
+    lease_works(pool);
+    young = take(pool);
+    is_int(PQbackendPID(young.conn), kept, "what was heard of later than a silent one is lent as ever");
+    PQclear(pqpool_wait(ticket, -1, NULL));
+    kill(pid, SIGCONT);
+    pqpool_release(&young);
+    close_pool(pool);
+}
+
 int main(void)
 {
     tap_begin(120);
@@ -224,6 +306,13 @@ int main(void)
     told_while_idle();
     told_when_lent();
     told_by_wish();
+    if (may_signal(ctl)) {
+        for (int i = 0; i < 4; i++)
+            silent_idle(i % 2, i < 2);
+        younger();
+    } else {
+        diag("server processes belong to another user: none can be stopped");
+    }
     ok(eventually(backends(ctl, APP) == 0), "no server process is left behind");
     PQfinish(ctl);
     return done_testing();
