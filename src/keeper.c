@@ -179,7 +179,10 @@ static void tend_lane(pqpool *p, pqp_slot *s, bool ready, pqp_time *due)
         return;
     }
     pqp_pool_lock(p);
-    bool vacated = may_be_vacated(s, &t), astray = t.condemned && pqp_load(&s->lane->wire.astray);
+    bool may = may_be_vacated(s, &t), vacated = may && pqp_lane_vacate(s->lane, &t);
+    bool astray = t.condemned && pqp_load(&s->lane->wire.astray);
+    if (may && !vacated)
+        *due = PQP_MIN(*due, pqp_now() + PQP_MS);
     if (vacated && astray)
         pqp_outcome_astray_locked(p, s);
     if (vacated)

@@ -566,6 +566,19 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
     return t;
 }
 
+bool pqp_lane_vacate(pqp_lane *l, pqp_tended *seen)
+{
+    if (!pqp_mutex_trylock(&l->mu)) /* the mutex alone: pqp_lane_head() says why */
+        return false;
+    bool empty = !pqp_load(&l->inbox) && !l->backlog.head && !l->flight.head;
+    if (empty && l->in_loop)
+        leave_loop(l);
+    seen->dead = l->dead;
+    seen->condemned = l->condemned;
+    pqp_mutex_unlock(&l->mu);
+    return empty;
+}
+
 bool pqp_lane_begin_cancel(pqp_lane *l)
 {
     pqp_lane_lock(l);
