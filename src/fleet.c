@@ -557,6 +557,13 @@ bool pqp_fleet_publish_locked(pqpool *p, pqp_slot *slot)
     return true;
 }
 
+/* A statement stands behind another, and no thread looks whether that ends: once a second at most. */
+static void seek_stalls(pqpool *p)
+{
+    if (pqp_swap(&p->stalls_sought, 1) == 0)
+        pqp_fleet_kick(p);
+}
+
 pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *choice)
 {
     pqp_time stall = pqp_peek(&p->stall_time);
@@ -581,8 +588,11 @@ pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *ch
             return NULL;
         if (!pqp_lane_pin(best))
             continue; /* it has closed just now */
-        if (pqp_lane_reserve(best, members))
+        if (pqp_lane_reserve(best, members)) {
+            if (choice->least + members > 1 && !pqp_peek(&p->stalls_sought))
+                seek_stalls(p);
             return best;
+        }
         bool full = pqp_load(&best->load) >= best->window; /* and the others fuller */
         pqp_lane_unpin(best);
         if (full)

@@ -55,10 +55,11 @@ struct pqpool {
     _Atomic int64_t max_result, max_buffer;                            /* the same; 0: off */
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
-    _Atomic int64_t round_trip; /* ns, smoothed; 0: not known */
-    _Atomic int keeps_state;                      /* reset=none: what a lease leaves is the next one's */
-    _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
-    _Atomic int calls_inside;                     /* exported functions running in it */
+    _Atomic int64_t round_trip;                   /* ns, smoothed; 0: not known */
+    _Atomic int stalls_sought;   /* the keeper looks whether statements stand behind one that does not end */
+    _Atomic int keeps_state;     /* reset=none: what a lease leaves is the next one's */
+    _Atomic int sharers_waiting; /* statements that wait for room: new ones go behind them */
+    _Atomic int calls_inside;    /* exported functions running in it */
     struct {
         _Atomic int64_t timed_out, lost, canceled, refused, unknown, repeated;
     } ends;                  /* of statements: how those ended that have no answer of the server's */
@@ -106,6 +107,7 @@ struct pqpool {
     int64_t left_open, left_running, left_changed, cancels, cancels_failed;
     int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
     pqp_time gave_up, connected_at; /* a silent connection was, for want of room; a connect came up */
+    pqp_time stood_behind;          /* when the keeper last saw a statement behind another */
     pqp_time heard_idle;            /* when the keeper last looked at what has arrived on idle connections */
     int64_t acquires_seen;          /* by the keeper, at its last look */
     pqpool_histogram wait, use, create;

@@ -272,6 +272,7 @@ static pqp_time housekeep(pqpool *p, bool *stop)
     *stop = p->stopping;
     pqp_fleet_due_locked(p, look);
     pqp_watch_find_leaks_locked(p, now);
+    pqp_watch_find_stalls_locked(p, now);
     if (!p->closing) {
         pqp_health_check_locked(p, now);
         pqp_pool_heed_silence_locked(p, now);

@@ -101,9 +101,11 @@ typedef struct pqp_slot {
     struct pqp_slot *nudge_next;
     pqp_time probed;      /* when the server last was known to answer */
     pqp_time quiet_since; /* of LANE: no statement since, as far as the keeper has seen */
-    int64_t served;       /* of LANE: its count at that look */
-    pqp_time stuck_since; /* of a lane nobody waits on: since when; 0: not so; the keeper's alone */
-    uint32_t watched;     /* epoll events asked for beyond the usual; the keeper's alone, once it is up */
+    pqp_time stall_told;  /* of LANE: the statement that runs since then was told to hold up others, */
+    bool stall_untold, stall_asked; /* or is to be; the server is being asked why */
+    int64_t served;                 /* of LANE: its count at that look */
+    pqp_time stuck_since;           /* of a lane nobody waits on: since when; 0: not so; the keeper's alone */
+    uint32_t watched; /* epoll events asked for beyond the usual; the keeper's alone, once it is up */
     struct pqp_job
         *job; /* whoever works on it in CONNECTING, RESETTING, PROBING, CLOSING; NULL: still to start */
     struct pqp_lane *lane; /* made when the slot first becomes one; lives as long as the slot */
