@@ -54,7 +54,11 @@ typedef enum {
     PQPOOL_EVENT_RESUME,    /* pqpool_resume() */
     PQPOOL_EVENT_LEFT, /* a lease came back with a transaction open, a statement running, settings changed ...;
                                text says what, and what was done; the place and the thread are its holder's */
-    PQPOOL_EVENT_RESTORED, /* a connect succeeded after some that failed; text tells for how long, and why */
+    PQPOOL_EVENT_RESTORED,  /* a connect succeeded after some that failed; text tells for how long, and why */
+    PQPOOL_EVENT_STALL,     /* a shared statement has run for 20 stall_threshold, a second at least, and others stand
+                               behind it on its connection: once for each. text is its SQL and whose lock it waits for, if
+                               the server could be asked over an idle connection; file, line and thread are the
+                               holder's of that lock, if it is a lease of this pool */
 } pqpool_event_id;
 #define PQPOOL_EVENT_IDS 64 /* room for them, in an array by id; more may come */
 
@@ -95,20 +99,20 @@ const char *pqpool_close_reason_name(int reason);
 /* An event. Valid only while on_event runs. Fields that do not apply are 0 or "". */
 struct pqpool_event {
     size_t size;
-    int32_t id;          /* pqpool_event_id */
-    int32_t connection;  /* the pool's own number of the connection, from 1, never used twice; 0: none */
-    int32_t backend_pid; /* the server's process, as PQbackendPID */
-    int32_t waiting;     /* callers waiting, after the event */
-    int64_t
-        wait_us; /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited. RESTORED: since the first failure */
+    int32_t id;            /* pqpool_event_id */
+    int32_t connection;    /* the pool's own number of the connection, from 1, never used twice; 0: none */
+    int32_t backend_pid;   /* the server's process, as PQbackendPID */
+    int32_t waiting;       /* callers waiting, after the event */
+    int64_t wait_us;       /* ACQUIRE, DEQUEUE, TIMEOUT: how long the caller waited. RESTORED: since the first failure.
+                              STALL: how long the statement has run */
     const char *pool_name; /* never NULL */
     const char *text;      /* never NULL */
     const char *file;      /* the caller's place in his source; NULL: not known */
     int32_t line;
     int32_t reason; /* CLOSE: pqpool_close_reason */
     int32_t thread; /* the system's number of the thread that holds the lease; 0: none */
-    int32_t
-        count; /* DISCARDED: how many; CONNECT_FAILED: attempts since the last such event; RESTORED: failed ones */
+    int32_t count;  /* DISCARDED: how many; CONNECT_FAILED: attempts since the last such event; RESTORED: failed ones;
+                       STALL: statements that stand behind it */
     int64_t
         hold_us; /* RELEASE, LEAK, UNLEAK, LONG_HOLD: how long the lease was, or is, held. SLOW_STATEMENT: how
                            long it took */

@@ -28,7 +28,10 @@
  * the call has ended.
  *
  * Fork: a pool belongs to the process that opened it. In a child every call returns PQPOOL_EFORKED (or
- * NULL) and touches nothing; open a new pool there.
+ * NULL) and touches nothing; open a new pool there. The child's copies of the pool's connections, leased ones
+ * too, are dead from the start: what it asks by one fails, PQfinish() on one sends nothing, and the sessions
+ * end with the parent, however long the child lives. This holds for fork(), whose handlers run; not for
+ * children made without them (_Fork(), clone()) that do not exec.
  *
  * Events and figures for operators are in pqpool-ops.h.
  */

@@ -122,6 +122,14 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
     if (id == PGEVT_CONNDESTROY) {
         leave_trace(a, PQP_TRACE_FINISHED);
         pqp_store(&a->via, PQP_VIA_NOTHING); /* the descriptor will be another's */
+        if (pqp_load(
+                &a->leased)) /* the server is to see it end, which the pool's descriptor would not let it */
+            (void)shutdown(a->own_fd, SHUT_RDWR);
+    }
+    if (id == PGEVT_CONNRESET && pqp_load(&a->leased)) {
+        pqp_store(&a->via, PQP_VIA_NOTHING);
+        pqp_sockets_now(a->known, PQsocket(((const PGEventConnReset *)info)->conn));
+        (void)shutdown(a->own_fd, SHUT_RDWR);
     }
     if (id != PGEVT_RESULTCREATE) /* of the others some come when the pool may be gone */
         return 1;
@@ -146,6 +154,7 @@ static int on_libpq_event(PGEventId id, void *info, void *arg)
 
 void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl)
 {
+    pqp_store(&a->leased, 1);
     if (a->registered)
         return;
     a->ddl = ddl;
@@ -163,6 +172,7 @@ void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl)
 
 unsigned pqp_activity_end(pqp_activity *a)
 {
+    pqp_store(&a->leased, 0);
     if (pqp_peek(&a->altered))
         count_altered(a);
     pqp_poke(&a->altered, 0);
@@ -174,8 +184,10 @@ void pqp_activity_share(pqp_activity *a, bool shared)
     pqp_poke(&a->shared, shared);
 }
 
-void pqp_activity_forget(pqp_activity *a)
+void pqp_activity_forget(pqp_activity *a, pqp_known *known, int own_fd)
 {
+    a->known = known;
+    a->own_fd = own_fd;
     a->registered = false;
     pqp_poke(&a->shared, 0);
     pqp_poke(&a->largest, 0);

@@ -20,6 +20,7 @@
 
 #include "base.h"
 #include "clock.h"
+#include "sockets.h"
 #include <libpq-fe.h>
 #include <pqpool-ops.h>
 
@@ -36,6 +37,9 @@ enum {
 
 typedef struct pqp_activity {
     bool registered;       /* with the connection there is now; its user's */
+    pqp_known *known;      /* its socket, which PQreset() makes another */
+    int own_fd;            /* the pool's descriptor of it: slot.h */
+    _Atomic int leased;    /* what befalls the connection is its user's doing */
     _Atomic uint64_t *ddl; /* counts statements that may change what others mean */
     _Atomic int altered;   /* the lease has run one */
     _Atomic int via;       /* what a look is at: the socket's descriptor, or one of the below */
@@ -73,8 +77,8 @@ void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl);
 unsigned pqp_activity_end(pqp_activity *a);
 /* Its connection becomes a lane's, or ceases to be; no lock held. */
 void pqp_activity_share(pqp_activity *a, bool shared);
-/* The connection will be another one. */
-void pqp_activity_forget(pqp_activity *a);
+/* The connection is another one, with this socket, and the pool's own descriptor of that. */
+void pqp_activity_forget(pqp_activity *a, pqp_known *known, int own_fd);
 /* A lease begins; the mutex is held. */
 void pqp_activity_begin_locked(pqp_activity *a, pqp_time now);
 

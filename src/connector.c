@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "cancel.h"
+#include "remains.h"
 
 /* What a reset or a probe may take, and what a stuck connect has beyond its time-out to come back by
  * itself. */
@@ -21,7 +22,7 @@ typedef struct pqp_job {
     pqp_slot *slot;
     pqp_slot_state state; /* of the slot: which errand */
     PGconn *conn;         /* the slot's, while the errand lasts */
-    bool to_lane, fresh;
+    bool to_lane, fresh, rested, asked;
     bool running;  /* of CLOSING: the server is to be told to stop first */
     bool was_lane; /* ... and may have more in its hands */
     bool untold;   /* of CLOSING: its event is to be told */
@@ -92,15 +93,24 @@ static void connect_slot(pqp_job *job)
     pqpool_code code = dial(job, &to, &conn, &why);
     if (code == PQPOOL_OK)
         code = set_up(job, conn, &why);
+    pqp_known *own = NULL;
+    int own_fd = code == PQPOOL_OK ? pqp_sockets_copy(PQsocket(conn), &own) : -1;
+    if (code == PQPOOL_OK && own_fd < 0)
+        code = pqp_refuse(&why, PQPOOL_ECONNECT, "no descriptor is left to watch the connection by: %s",
+                          strerror(errno));
     if (code != PQPOOL_OK) {
         close_conn(p, conn, job->met);
+        pqp_sockets_forget(to.known);
+        to.known = NULL;
         conn = NULL;
     }
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
     if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */
         pqp_mutex_unlock(&p->mu);
+        pqp_sockets_drop(own_fd, own);
         close_conn(p, conn, job->met);
+        pqp_sockets_forget(to.known);
         pqp_pool_lock(p);
         if (!job->orphaned) {
             job->slot->job = NULL;
@@ -112,6 +122,9 @@ static void connect_slot(pqp_job *job)
         job->slot->met = job->met;
         job->slot->attrs = to.attrs;
         job->slot->server = to.server;
+        job->slot->known = to.known;
+        job->slot->own = own;
+        job->slot->own_fd = own_fd;
         pqp_outcome_connected_locked(p, job->slot, conn, fd, pid);
         return;
     }
@@ -157,6 +170,13 @@ no_lane:
     return false;
 }
 
+/* Before an idle connection is asked anything: an answer that is there already would be taken for the one to come. */
+static pqpool_close_reason hear(PGconn *conn, char *words, size_t size)
+{
+    *words = '\0';
+    return pqp_session_silent(conn) ? PQPOOL_CLOSE_NONE : pqp_session_hear(conn, words, size);
+}
+
 static void share_slot(pqp_job *job)
 {
     pqpool *p = job->pool;
@@ -169,6 +189,12 @@ static void share_slot(pqp_job *job)
     pqp_activity_share(&job->slot->activity, true);
     pqpool_error why;
     pqp_refuse(&why, PQPOOL_ECONNECT, "the server did not answer in time");
+    char words[200];
+    if (job->rested && hear(job->conn, words, sizeof words) != PQPOOL_CLOSE_NONE) {
+        pqp_pool_lock(p);
+        pqp_outcome_unclean_locked(p, job->slot, true, &why);
+        return;
+    }
     bool clean = job->fresh || PQP_PLANTED(SKIPPED_CLEAN) ||
                  pqp_session_reset(job->conn, &p->events, PQP_RESET_DISCARD, 0, deadline, &why);
     const char *never = clean ? pqp_session_unshareable(job->conn) : NULL;
@@ -178,7 +204,8 @@ static void share_slot(pqp_job *job)
         return;
     }
     if (!clean || !pqp_session_agree(job->conn, timeout_ms, &session, deadline)) {
-        bool lost = !job->fresh && !pqp_session_lives(job->conn); /* one that just came up is no good */
+        bool lost =
+            (!job->fresh || job->rested) && !pqp_session_lives(job->conn); /* else the server is no good */
         pqp_pool_lock(p);
         pqp_outcome_unclean_locked(p, job->slot, lost, &why);
         return;
@@ -188,6 +215,7 @@ static void share_slot(pqp_job *job)
     if (!why_not) {
         pqp_time slow = pqp_load(&p->slow_lane_time);
         terms.round_trip = session.round_trip;
+        pqp_fleet_note_round_trip(p, session.round_trip);
         terms.session_timeout_ms = session.statement_timeout_ms;
         terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
@@ -220,27 +248,53 @@ static void clean_slot(pqp_job *job)
 
 enum { SURVEYED_AT_ONCE = 64 };
 
+/* Taken in by who asked over it, with the mutex held: what a connection that was idle has answered. */
+static void probed_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason flaw, const char *words)
+{
+    bool answers = flaw == PQPOOL_CLOSE_NONE;
+    slot->probed = answers ? pqp_now() : slot->probed;
+    if (answers)
+        pqp_outcome_cleaned_locked(p, slot);
+    else
+        pqp_fleet_scrap_for_locked(p, slot, flaw, words && *words ? words : NULL);
+}
+
 /* A probe that also asks for the leases: those that are to be told of as leaks, or all. Called without locks, returns with
  * the mutex held. */
 static void survey(pqpool *p, pqp_slot *slot, PGconn *conn, bool all, pqp_time deadline)
 {
     pqp_survey rows[SURVEYED_AT_ONCE];
+    char words[200];
+    pqpool_close_reason flaw = hear(conn, words, sizeof words);
     pqp_pool_lock(p);
     int n = pqp_watch_list_locked(p, all, rows, SURVEYED_AT_ONCE);
     pqp_mutex_unlock(&p->mu);
-    bool answers = n > 0 ? pqp_session_survey(conn, rows, n, deadline) : pqp_session_ping(conn, deadline);
+    pqp_time began = pqp_now();
+    if (flaw == PQPOOL_CLOSE_NONE &&
+        !(n > 0 ? pqp_session_survey(conn, rows, n, deadline) : pqp_session_ping(conn, deadline)))
+        flaw = PQPOOL_CLOSE_PROBE_FAILED;
+    bool answers = flaw == PQPOOL_CLOSE_NONE;
+    if (answers && n == 0)
+        pqp_fleet_note_round_trip(p, pqp_now() - began);
+    bool notified = answers && !pqp_load(&p->keeps_state) && pqp_session_notified(conn);
     pqp_pool_lock(p);
+    if (notified)
+        pqp_remains_tell_notified_locked(p, slot);
     pqp_watch_heard_locked(p, rows, n);
-    slot->probed = pqp_now();
-    if (answers)
-        pqp_outcome_cleaned_locked(p, slot);
-    else
-        pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_PROBE_FAILED);
+    probed_locked(p, slot, flaw, words);
 }
 
 static void probe_slot(pqp_job *job)
 {
-    survey(job->pool, job->slot, job->conn, false, pqp_now() + RESET_TIME);
+    pqpool *p = job->pool;
+    pqp_time deadline = pqp_now() + RESET_TIME;
+    if (!job->asked) {
+        survey(p, job->slot, job->conn, false, deadline);
+        return;
+    }
+    bool answers = pqp_session_drain(job->conn, deadline) && PQsetnonblocking(job->conn, 0) == 0;
+    pqp_pool_lock(p);
+    probed_locked(p, job->slot, answers ? PQPOOL_CLOSE_NONE : PQPOOL_CLOSE_PROBE_FAILED, NULL);
 }
 
 static void count_cancel_locked(pqpool *p, bool taken)
@@ -306,7 +360,10 @@ static void close_slot(pqp_job *job)
         stop_running(job);
     if (job->untold)
         tell_lost(job);
+    pqp_slot_unwatch(job->slot, job->pool->epoll_fd);
     close_conn(job->pool, job->conn, job->met);
+    pqp_sockets_forget(job->slot->known);
+    job->slot->known = NULL;
     pqp_pool_lock(job->pool);
     pqp_outcome_emptied_locked(job->pool, job->slot);
 }
@@ -413,6 +470,8 @@ static bool add_job_locked(pqpool *p, pqp_slot *s, pqp_slot_state state, pqp_job
         job->conn = s->conn;
         job->to_lane = s->to_lane;
         job->fresh = s->fresh;
+        job->asked = s->asked;
+        job->rested = s->rested;
         job->met = s->met;
         job->running = s->running;
         job->was_lane = s->was_lane;

@@ -194,11 +194,12 @@ static verdict describe_failure(walk *w, PGconn *conn)
 /* ---- one address ---- */
 
 /* Runs the handshake to its end. The socket may be another one after each step. */
-static bool shake_hands(PGconn *conn, pqp_time deadline, bool *in_time)
+static bool shake_hands(PGconn *conn, pqp_known *known, pqp_time deadline, bool *in_time)
 {
     PostgresPollingStatusType want = PGRES_POLLING_WRITING;
     *in_time = true;
     while (want == PGRES_POLLING_READING || want == PGRES_POLLING_WRITING) {
+        pqp_sockets_now(known, PQsocket(conn)); /* the number may be the same, and the socket another */
         if (!pqp_session_await(conn, want == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline)) {
             *in_time = false;
             return false;
@@ -286,7 +287,7 @@ static verdict try_address(walk *w, const pqp_host *host, const pqp_address *add
     }
     pqp_session_quiet(*conn);
     PQsetErrorVerbosity(*conn, PQERRORS_VERBOSE); /* the only way to a refused login's SQLSTATE */
-    if (PQstatus(*conn) != CONNECTION_BAD && shake_hands(*conn, deadline, &in_time)) {
+    if (PQstatus(*conn) != CONNECTION_BAD && shake_hands(*conn, w->dial->known, deadline, &in_time)) {
         PQsetErrorVerbosity(*conn, PQERRORS_DEFAULT);
         w->spoke = true;
         flaw = unfit(*conn, attrs, deadline);
@@ -311,6 +312,7 @@ static verdict try_address(walk *w, const pqp_host *host, const pqp_address *add
     if (in_time)
         pqp_silence_break(&w->dial->memory->silence, address->key);
     PQfinish(*conn);
+    pqp_sockets_now(w->dial->known, -1);
     *conn = NULL;
     return end;
 }
@@ -367,6 +369,9 @@ pqpool_code pqp_dial_connect(pqp_dial *dial, PGconn **conn, pqpool_error *err)
 {
     walk w;
     *conn = NULL;
+    dial->known = pqp_sockets_know(-1);
+    if (!dial->known)
+        return pqp_no_memory(err);
     pqpool_code code = walk_init(&w, dial, err);
     if (code == PQPOOL_OK) {
         bool twice = w.hosts.attrs == PQP_ATTRS_PREFER_STANDBY;
@@ -380,5 +385,9 @@ pqpool_code pqp_dial_connect(pqp_dial *dial, PGconn **conn, pqpool_error *err)
         code = (pqpool_code)err->code;
     }
     walk_fini(&w);
+    if (!*conn) {
+        pqp_sockets_forget(dial->known);
+        dial->known = NULL;
+    }
     return code;
 }

@@ -8,6 +8,7 @@
 #include "event.h"
 #include "hosts.h"
 #include "session.h"
+#include "sockets.h"
 #include "target.h"
 
 /* What a pool remembers from one connect to the next; all zero at first. */
@@ -29,8 +30,9 @@ typedef struct pqp_dial {
     void (*until)(void *arg, pqp_time deadline);
     void *arg;
     /* Out: of the connection that is up. */
-    pqp_attrs attrs; /* what it had to be */
-    uint64_t server; /* the same for all that lead to one address */
+    pqp_attrs attrs;  /* what it had to be */
+    uint64_t server;  /* the same for all that lead to one address */
+    pqp_known *known; /* its socket; NULL if none is up */
 } pqp_dial;
 
 /*

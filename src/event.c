@@ -41,7 +41,8 @@ const char *pqp_site_text(const pqp_site *site, char text[PQP_SITE_TEXT])
     X(SUSPEND, "suspend", INFO)                                                                              \
     X(RESUME, "resume", INFO)                                                                                \
     X(LEFT, "left", WARN)                                                                                    \
-    X(RESTORED, "restored", WARN)
+    X(RESTORED, "restored", WARN)                                                                            \
+    X(STALL, "stall", WARN)
 
 static const struct {
     const char *name;

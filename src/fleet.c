@@ -21,6 +21,7 @@ static void mirror_options(pqpool *p)
     pqp_store(&p->depth, (int)o->pipeline_depth);
     pqp_store(&p->test_on_borrow, o->test_on_borrow != 0);
     pqp_store(&p->backtrace, o->backtrace != 0);
+    pqp_store(&p->keeps_state, o->reset == PQP_RESET_NONE);
     pqp_store(&p->lanes_limit, PQP_MIN(o->shared_max, PQP_MAX(1, o->max_size - 1)));
     pqp_store(&p->events.level, (int)o->log_level);
 }
@@ -75,7 +76,7 @@ static bool init_descriptors(pqpool *p)
 {
     p->keeper_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event kick = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event kick = {.events = EPOLLIN, .data.u64 = 0};
     if (p->keeper_fd >= 0 && p->epoll_fd >= 0 &&
         epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->keeper_fd, &kick) == 0)
         return true;
@@ -141,8 +142,11 @@ no_pool:
 void pqp_fleet_free(pqpool *p)
 {
     for (int i = 0; i < p->slots.count; i++) {
-        pqp_session_close(p->slots.all[i]->conn,
-                          NULL); /* what an errand gave back when the keeper had ended */
+        pqp_slot *s =
+            p->slots.all[i]; /* its connection: what an errand gave back when the keeper had ended */
+        pqp_slot_unwatch(s, p->epoll_fd);
+        pqp_session_close(s->conn, NULL);
+        pqp_sockets_forget(s->known);
         pqp_lane *lane = p->slots.all[i]->lane;
         if (!lane)
             continue;
@@ -179,9 +183,19 @@ pqpool_code pqp_fleet_reconfigure_locked(pqpool *p, const pqp_options *options, 
 
 /* ---- counting ---- */
 
-int pqp_fleet_building_locked(const pqpool *p)
+/* Of the connections that are being asked, those somebody may rely on. */
+static int covering(const pqpool *p, pqp_slot_state state, bool to_lane)
+{
+    if (pqp_fleet_in(p, state) == 0)
+        return 0;
+    return pqp_patience_covering(&p->slots, state, to_lane, pqp_fleet_patience(p), pqp_now());
+}
+
+int pqp_fleet_building_locked(const pqpool *p, bool soon)
 {
     int n = 0;
+    if (soon)
+        return covering(p, PQP_SLOT_RESETTING, true);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
         n += s->to_lane && !s->alone;
     return n;
@@ -189,7 +203,7 @@ int pqp_fleet_building_locked(const pqpool *p)
 
 int pqp_fleet_lanes_locked(const pqpool *p)
 {
-    int n = pqp_fleet_building_locked(p);
+    int n = pqp_fleet_building_locked(p, false);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LANE].head; s; s = s->link.next)
         n += !s->alone;
     return n;
@@ -197,9 +211,8 @@ int pqp_fleet_lanes_locked(const pqpool *p)
 
 int pqp_fleet_underway_locked(const pqpool *p, bool late)
 {
-    int n = pqp_fleet_in(p, PQP_SLOT_CONNECTING) + pqp_fleet_in(p, PQP_SLOT_PROBING);
-    for (const pqp_slot *s = p->slots.in[PQP_SLOT_RESETTING].head; s; s = s->link.next)
-        n += !s->to_lane;
+    int n = pqp_fleet_in(p, PQP_SLOT_CONNECTING) + covering(p, PQP_SLOT_PROBING, false) +
+            covering(p, PQP_SLOT_RESETTING, false);
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_DRAINING].head; s; s = s->link.next)
         n += (late && s->for_owner) || (pqp_load(&s->lane->load) == 0 && pqp_load(&s->lane->users) == 0);
     return n;
@@ -216,7 +229,7 @@ int pqp_fleet_lanes_open_locked(const pqpool *p, pqp_time now)
 
 bool pqp_fleet_lane_needed_locked(pqpool *p, pqp_time now)
 {
-    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p) > 0 ||
+    if (p->queue.sharers.count == 0 || pqp_fleet_building_locked(p, true) > 0 ||
         pqp_fleet_lanes_open_locked(p, now) > 0)
         return false;
     int64_t most = PQP_MIN(PQP_LANES_MAX, PQP_MAX(1, p->options.max_size - 1));
@@ -234,7 +247,7 @@ int pqp_fleet_waiting_locked(pqpool *p)
         return p->queue.owners.count + p->queue.sharers.count;
     int sharers = p->queue.sharers.count, spare = pqp_fleet_underway_locked(p, false) - p->queue.owners.count;
     int owners = PQP_MAX(0, -spare);
-    if (sharers == 0 || pqp_fleet_building_locked(p) > 0)
+    if (sharers == 0 || pqp_fleet_building_locked(p, true) > 0)
         return owners;
     if (spare > 0 && pqp_fleet_lane_needed_locked(p, pqp_now()))
         return 0; /* one connection will serve them all */
@@ -440,7 +453,7 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
     p->closed_by[reason]++;
     p->kick = true;
     slot->untold =
-        reason == PQPOOL_CLOSE_LOST_IDLE; /* why the server has ended it, only its last words tell */
+        reason == PQPOOL_CLOSE_LOST_IDLE && !why; /* why the server has ended it, only its last words tell */
     if (slot->untold)
         return;
     PQP_TELL(p, PQPOOL_EVENT_CLOSE, slot, text, .reason = (int32_t)reason, .file = site.file,
@@ -459,6 +472,7 @@ void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_
     slot->generation++;
     slot->uses++;
     slot->fresh = false;
+    slot->rested = now - slot->since >= PQP_REST;
     pqp_slot_move(&p->slots, slot, PQP_SLOT_LEASED, now);
     p->acquires++;
     p->peak_leased = PQP_MAX(p->peak_leased, pqp_fleet_in(p, PQP_SLOT_LEASED));
@@ -473,6 +487,35 @@ void pqp_fleet_probe_locked(pqpool *p, pqp_slot *slot, pqp_time now)
     p->kick = true;
 }
 
+void pqp_fleet_put_aside_locked(pqpool *p, pqp_slot *slot)
+{
+    pqp_fleet_probe_locked(p, slot, pqp_now());
+    slot->asked = slot->doubtful = true;
+}
+
+void pqp_fleet_stand_again_locked(pqpool *p, pqp_slot *slot)
+{
+    pqp_waiter *w = slot->waiter;
+    slot->waiter = NULL;
+    if (!w)
+        return;
+    bool announced = w->announced;
+    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since, .stood = true});
+    w->announced = announced;
+}
+
+void pqp_fleet_note_round_trip(pqpool *p, pqp_time round_trip)
+{
+    pqp_time before = pqp_peek(&p->round_trip);
+    bool faster = before == 0 || round_trip < before; /* a server that is busy once is no farther away */
+    pqp_poke(&p->round_trip, faster ? round_trip : before + (round_trip - before) / 8);
+}
+
+pqp_time pqp_fleet_patience(const pqpool *p)
+{
+    return pqp_patience_time(pqp_peek(&((pqpool *)p)->round_trip));
+}
+
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)
 {
     slot->to_lane = true;
@@ -484,7 +527,9 @@ void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone)
         alone->making = slot;
     }
     slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
+    pqp_time now = pqp_now();
+    slot->rested = now - slot->since >= PQP_REST;
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, now);
     p->kick = true;
 }
 
@@ -512,6 +557,13 @@ bool pqp_fleet_publish_locked(pqpool *p, pqp_slot *slot)
     return true;
 }
 
+/* A statement stands behind another, and no thread looks whether that ends: once a second at most. */
+static void seek_stalls(pqpool *p)
+{
+    if (pqp_swap(&p->stalls_sought, 1) == 0)
+        pqp_fleet_kick(p);
+}
+
 pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *choice)
 {
     pqp_time stall = pqp_peek(&p->stall_time);
@@ -536,8 +588,11 @@ pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *ch
             return NULL;
         if (!pqp_lane_pin(best))
             continue; /* it has closed just now */
-        if (pqp_lane_reserve(best, members))
+        if (pqp_lane_reserve(best, members)) {
+            if (choice->least + members > 1 && !pqp_peek(&p->stalls_sought))
+                seek_stalls(p);
             return best;
+        }
         bool full = pqp_load(&best->load) >= best->window; /* and the others fuller */
         pqp_lane_unpin(best);
         if (full)

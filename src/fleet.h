@@ -17,6 +17,7 @@
 #include "event.h"
 #include "histogram.h"
 #include "options.h"
+#include "patience.h"
 #include "plan.h"
 #include "queue.h"
 #include "session.h"
@@ -54,8 +55,11 @@ struct pqpool {
     _Atomic int64_t max_result, max_buffer;                            /* the same; 0: off */
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
-    _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
-    _Atomic int calls_inside;                     /* exported functions running in it */
+    _Atomic int64_t round_trip;                   /* ns, smoothed; 0: not known */
+    _Atomic int stalls_sought;   /* the keeper looks whether statements stand behind one that does not end */
+    _Atomic int keeps_state;     /* reset=none: what a lease leaves is the next one's */
+    _Atomic int sharers_waiting; /* statements that wait for room: new ones go behind them */
+    _Atomic int calls_inside;    /* exported functions running in it */
     struct {
         _Atomic int64_t timed_out, lost, canceled, refused, unknown, repeated;
     } ends;                  /* of statements: how those ended that have no answer of the server's */
@@ -102,7 +106,10 @@ struct pqpool {
     int64_t closed_by[PQPOOL_CLOSE_REASONS];
     int64_t left_open, left_running, left_changed, cancels, cancels_failed;
     int64_t leaks, unleaks, long_holds, nested, pool_locks, evictions, suspensions;
-    int64_t acquires_seen; /* by the keeper, at its last look */
+    pqp_time gave_up, connected_at; /* a silent connection was, for want of room; a connect came up */
+    pqp_time stood_behind;          /* when the keeper last saw a statement behind another */
+    pqp_time heard_idle;            /* when the keeper last looked at what has arrived on idle connections */
+    int64_t acquires_seen;          /* by the keeper, at its last look */
     pqpool_histogram wait, use, create;
     pqp_tally seldom; /* errors that might have been healed */
     bool suspended;   /* nobody is served */
@@ -136,8 +143,8 @@ int pqp_fleet_lanes_locked(const pqpool *p);
 /* Those that take statements, now or as soon as they have room: one that stalls is replaced meanwhile, beyond
  * shared_max. */
 int pqp_fleet_lanes_open_locked(const pqpool *p, pqp_time now);
-/* Being made for any caller. */
-int pqp_fleet_building_locked(const pqpool *p);
+/* Being made for any caller; `soon`: but not those that have been silent for too long. */
+int pqp_fleet_building_locked(const pqpool *p, bool soon);
 /* On their way to be idle, with nothing that could keep them. `late`: also lanes that are being drained for a caller,
  * and still have statements on them, which may take any time. */
 int pqp_fleet_underway_locked(const pqpool *p, bool late);
@@ -186,6 +193,14 @@ void pqp_fleet_scrap_for_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
 void pqp_fleet_lend_locked(pqpool *p, pqp_slot *slot, const pqp_site *site, pqp_time since, pqp_time now);
 /* An idle connection is taken out of circulation while the server is asked something over it. */
 void pqp_fleet_probe_locked(pqpool *p, pqp_slot *slot, pqp_time now);
+/* The same for one that was just lent, and whose test is silent: its answer is awaited in the background. */
+void pqp_fleet_put_aside_locked(pqpool *p, pqp_slot *slot);
+/* The waiter for whom a lane is being made waits on, where he stood. */
+void pqp_fleet_stand_again_locked(pqpool *p, pqp_slot *slot);
+/* So long a round trip has taken. No lock needed. */
+void pqp_fleet_note_round_trip(pqpool *p, pqp_time round_trip);
+/* What one is waited for: patience.h. The same. */
+pqp_time pqp_fleet_patience(const pqpool *p);
 /* Begins to make an idle connection a lane, for everybody or for one waiter alone. */
 void pqp_fleet_share_locked(pqpool *p, pqp_slot *slot, pqp_waiter *alone);
 /* A lane takes nothing new any more. */

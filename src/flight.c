@@ -633,3 +633,12 @@ void pqp_flight_pump(pqp_lane *l, bool readable)
         look_at_session(l);
     }
 }
+
+void pqp_flight_hear(pqp_lane *l)
+{
+    pqp_flight_pump(l, true);
+    if (!l->dead && l->tp->readable(&l->wire)) /* the end of it, which comes behind the last words */
+        pqp_flight_pump(l, true);
+    if (!l->dead && !l->tp->heard(&l->wire))
+        pqp_flight_lose(l, NULL);
+}

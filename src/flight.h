@@ -210,6 +210,8 @@ void pqp_flight_retire(pqp_lane *l);
 
 void pqp_flight_enter(pqp_lane *l, pqp_stmt *m);  /* it has been sent */
 void pqp_flight_pump(pqp_lane *l, bool readable); /* reads, writes, and takes the answers that are there */
+/* Nothing is in flight: takes in what has come all the same. */
+void pqp_flight_hear(pqp_lane *l);
 /* The statement is over, and in no list. */
 void pqp_flight_finish(pqp_lane *l, pqp_stmt *m, pqpool_code code, pqpool_outcome outcome);
 /* The connection is gone; fatal: what the server said, or NULL. */

@@ -1,5 +1,6 @@
 #include "keeper.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -11,10 +12,9 @@
 
 enum { EVENTS_AT_ONCE = 64 };
 
-#define USUAL_WATCH (EPOLLRDHUP | EPOLLET) /* silent as long as the connection lives */
-#define THREAD_RETRY (100 * PQP_MS)        /* when the system has no thread for us */
-#define RETIRE_LOOK (100 * PQP_MS)         /* at a connection that is past its lifetime, and may not go yet */
-#define TLS_LOOK (10 * PQP_MS)             /* at a TLS lane we drive: transport.c says why */
+#define THREAD_RETRY (100 * PQP_MS)  /* when the system has no thread for us */
+#define RETIRE_LOOK (100 * PQP_MS)   /* at a connection that is past its lifetime, and may not go yet */
+#define TLS_LOOK (10 * PQP_MS)       /* at a TLS lane we drive: transport.c says why */
 #define STUCK_LOOK (1 * PQP_SECOND)  /* at a lane on which nobody waits any more for what is in flight */
 #define STUCK_TIME (10 * PQP_SECOND) /* it has this long to end what its callers have given up */
 #define SUSPECT_LOOK (5 * PQP_MS)    /* at a lane that hung up while a caller drove it */
@@ -64,6 +64,21 @@ static void probe_idle(pqpool *p, pqp_time now)
     }
 }
 
+/* What arrives on an idle connection, notifications mostly, nobody reads, and a server waits to be rid of it. A probe takes it
+ * in, and tells an answer that nobody asked for from a connection's end. */
+static void hear_idle(pqpool *p, pqp_time now)
+{
+    if (now < p->heard_idle + p->options.keeper_interval * PQP_MS)
+        return;
+    p->heard_idle = now;
+    for (pqp_slot *s = p->slots.in[PQP_SLOT_IDLE].tail, *prev; s; s = prev) {
+        prev = s->link.prev;
+        struct pollfd fd = {.fd = s->own_fd, .events = POLLIN};
+        if (now - s->since >= PQP_REST && poll(&fd, 1, 0) == 1)
+            pqp_fleet_probe_locked(p, s, now);
+    }
+}
+
 /* Shared connections that are old, or that nobody uses, go back to the pool when they are empty. */
 static void retire_lanes(pqpool *p, pqp_time now)
 {
@@ -87,15 +102,6 @@ static void retire_lanes(pqpool *p, pqp_time now)
 }
 
 /* ---- sockets ---- */
-
-static void watch(pqpool *p, pqp_slot *s, int fd, uint32_t events)
-{
-    if (s->watched == events)
-        return;
-    struct epoll_event e = {.events = events ? events : USUAL_WATCH, .data.ptr = s};
-    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_MOD, fd, &e);
-    s->watched = events;
-}
 
 /* A frozen server must not hold a place for ever: what it still does, its callers have been told is
  * UNKNOWN. */
@@ -153,14 +159,15 @@ static pqpool_close_reason why_vacated(const pqpool *p, const pqp_slot *s, const
     return s->lane->large ? PQPOOL_CLOSE_LARGE : PQPOOL_CLOSE_NONE;
 }
 
-static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
+static void tend_lane(pqpool *p, pqp_slot *s, bool ready, pqp_time *due)
 {
     pqp_tended t = pqp_lane_tend(s->lane, ready);
     cut_when_stuck(s, t.stuck && !t.dead);
     bool mine = t.mine && !t.dead;
     if (t.looked || t.dead)
         pqp_store(&s->suspect, 0);
-    watch(p, s, fd, mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
+    pqp_slot_watch(s, p->epoll_fd,
+                   mine ? (uint32_t)(EPOLLIN | EPOLLRDHUP | (t.want_write ? EPOLLOUT : 0)) : 0);
     *due = PQP_MIN(*due, t.due);
     if (t.cancel)
         order_cancel(p, s);
@@ -172,7 +179,10 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
         return;
     }
     pqp_pool_lock(p);
-    bool vacated = may_be_vacated(s, &t), astray = t.condemned && pqp_load(&s->lane->wire.astray);
+    bool may = may_be_vacated(s, &t), vacated = may && pqp_lane_vacate(s->lane, &t);
+    bool astray = t.condemned && pqp_load(&s->lane->wire.astray);
+    if (may && !vacated)
+        *due = PQP_MIN(*due, pqp_now() + PQP_MS);
     if (vacated && astray)
         pqp_outcome_astray_locked(p, s);
     if (vacated)
@@ -184,32 +194,33 @@ static void tend_lane(pqpool *p, pqp_slot *s, int fd, bool ready, pqp_time *due)
                 s->lane->why.message);
 }
 
-typedef struct lane_ref {
-    pqp_slot *slot;
-    int fd;
-} lane_ref;
-
 enum { LANES_AT_ONCE = 64 };
 
 /* Lanes from the index on; moves it on. Returns how many. */
-static int next_lanes(pqpool *p, int *index, lane_ref *lanes)
+static int next_lanes(pqpool *p, int *index, pqp_slot **lanes)
 {
     int n = 0;
     pqp_pool_lock(p);
     for (; *index < p->slots.count && n < LANES_AT_ONCE; (*index)++) {
         pqp_slot *s = p->slots.all[*index];
         if (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING)
-            lanes[n++] = (lane_ref){s, s->fd};
+            lanes[n++] = s;
     }
     pqp_mutex_unlock(&p->mu); /* nothing has changed */
     return n;
+}
+
+/* The keeper reads its socket. */
+static bool is_driven(const pqp_slot *s)
+{
+    return s->watched != 0 && s->watched != PQP_UNWATCHED;
 }
 
 static pqp_time look_again_at(const pqp_slot *s)
 {
     if (pqp_load(&((pqp_slot *)s)->suspect))
         return pqp_now() + SUSPECT_LOOK;
-    if (s->watched && s->lane->wire.tls)
+    if (is_driven(s) && s->lane->wire.tls)
         return pqp_now() + TLS_LOOK;
     return s->stuck_since ? pqp_now() + STUCK_LOOK : PQP_NEVER;
 }
@@ -219,33 +230,33 @@ static pqp_time look_again_at(const pqp_slot *s)
  * he may have his answer and go before he does. Returns when to look again. */
 static pqp_time tend_lanes(pqpool *p)
 {
-    lane_ref lanes[LANES_AT_ONCE];
+    pqp_slot *lanes[LANES_AT_ONCE];
     pqp_time due = PQP_NEVER;
     for (int index = 0, n; (n = next_lanes(p, &index, lanes)) > 0;)
         for (int i = 0; i < n; i++) {
-            pqp_slot *s = lanes[i].slot;
-            bool tls = s->watched && s->lane->wire.tls;
-            tend_lane(p, s, lanes[i].fd, tls || pqp_load(&s->suspect), &due);
+            pqp_slot *s = lanes[i];
+            bool tls = is_driven(s) && s->lane->wire.tls;
+            tend_lane(p, s, tls || pqp_load(&s->suspect), &due);
             due = PQP_MIN(due, look_again_at(s));
         }
     return due;
 }
 
 /* A connection's socket has something to say: the server hung up, or it is a lane we drive. */
-static void socket_event(pqpool *p, pqp_slot *s, uint32_t events)
+static void socket_event(pqpool *p, const struct epoll_event *e)
 {
     bool lane = false;
     pqp_time due = PQP_NEVER; /* the next round asks again */
     pqp_pool_lock(p);
-    int fd = s->fd;
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+    pqp_slot *s = pqp_slot_of_event(&p->slots, e->data.u64);
+    if (s && (e->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
         pqp_store(&s->suspect, 1);
-    if (s->state == PQP_SLOT_IDLE && pqp_load(&s->suspect))
+    if (s && s->state == PQP_SLOT_IDLE && pqp_load(&s->suspect))
         pqp_fleet_scrap_locked(p, s, PQPOOL_CLOSE_LOST_IDLE);
-    lane = s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING;
+    lane = s && (s->state == PQP_SLOT_LANE || s->state == PQP_SLOT_DRAINING);
     pqp_pool_unlock(p);
     if (lane)
-        tend_lane(p, s, fd, true, &due);
+        tend_lane(p, s, true, &due);
 }
 
 /* ---- the loop ---- */
@@ -261,10 +272,13 @@ static pqp_time housekeep(pqpool *p, bool *stop)
     *stop = p->stopping;
     pqp_fleet_due_locked(p, look);
     pqp_watch_find_leaks_locked(p, now);
+    pqp_watch_find_stalls_locked(p, now);
     if (!p->closing) {
         pqp_health_check_locked(p, now);
+        pqp_pool_heed_silence_locked(p, now);
         retire_idle(p, now);
         probe_idle(p, now);
+        hear_idle(p, now);
         retire_lanes(p, now);
         pqp_fleet_due_locked(p, now + p->options.keeper_interval * PQP_MS);
     }
@@ -293,8 +307,8 @@ static void *keep(void *arg)
         int n = stop ? 0 : epoll_wait(p->epoll_fd, events, EVENTS_AT_ONCE, pqp_poll_ms(due, pqp_now()));
         for (int i = 0; i < n; i++) {
             eventfd_t ignored;
-            if (events[i].data.ptr)
-                socket_event(p, events[i].data.ptr, events[i].events);
+            if (events[i].data.u64) /* no connection has the number 0 */
+                socket_event(p, &events[i]);
             else
                 (void)eventfd_read(p->keeper_fd, &ignored);
         }

@@ -67,6 +67,12 @@
  * HELD UP. What stands in the backlog behind a head that runs for longer than stall_time goes back to its owners, unsent,
  * and elsewhere; but not the rest of a group that has begun here, which keeps its order.
  *
+ * A QUIET LANE. While nothing is in flight nobody reads. A server that has ended the session, say while this process was
+ * stopped, has said so on the socket, and a statement sent all the same would be UNKNOWN to its caller. So the first one
+ * after a silence is sent only after a look at the socket (pqp_unit_send_backlog); if there is something, it is taken in
+ * first, and if it is the end, everything in the backlog goes back unsent, and is tried elsewhere. The look is a system
+ * call, made after 2 ms of silence and by no busy lane.
+ *
  * UNITS. What lies between two Syncs is one transaction of the server's, and fails as one. Mostly that is one
  * statement; the members of an all-or-nothing group share one unit. Before a statement its unit may hold a Parse
  * (its prepared statement is not there yet) and the setting of its time-out. Each such part gets one result, so
@@ -558,6 +564,19 @@ pqp_tended pqp_lane_tend(pqp_lane *l, bool ready)
         leave_loop(l);
     pqp_lane_unlock(l, NULL);
     return t;
+}
+
+bool pqp_lane_vacate(pqp_lane *l, pqp_tended *seen)
+{
+    if (!pqp_mutex_trylock(&l->mu)) /* the mutex alone: pqp_lane_head() says why */
+        return false;
+    bool empty = !pqp_load(&l->inbox) && !l->backlog.head && !l->flight.head;
+    if (empty && l->in_loop)
+        leave_loop(l);
+    seen->dead = l->dead;
+    seen->condemned = l->condemned;
+    pqp_mutex_unlock(&l->mu);
+    return empty;
 }
 
 bool pqp_lane_begin_cancel(pqp_lane *l)

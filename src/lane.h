@@ -91,6 +91,13 @@ typedef struct pqp_tended {
 pqp_tended pqp_lane_tend(pqp_lane *l, bool ready);
 
 /*
+ * The last look before the connection is used otherwise, with the pool's mutex held, so that nobody comes in: what was seen is a
+ * moment old. True: it is empty, and no event loop reads its socket from here on; `seen` tells what it ended as. It waits for
+ * no lock; false also if the lane is busy just now.
+ */
+bool pqp_lane_vacate(pqp_lane *l, pqp_tended *seen) PQP_MUSTCHECK;
+
+/*
  * The server is to be asked to cancel what runs there alone, and is not wanted; false: it is over, or there is more. Nothing is
  * sent from here on until the request has been answered, and the second function called: what comes meanwhile goes
  * back to its owners.

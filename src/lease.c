@@ -16,22 +16,60 @@ static uint64_t token_of(const pqp_slot *slot)
     return (uint64_t)slot->generation << 32 | (uint32_t)slot->index;
 }
 
-/* test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it
- * has said anything since: its last words, perhaps. */
-static bool test(pqp_slot *slot, pqp_time deadline)
+typedef enum { TEST_PASSED, TEST_FAILED, TEST_SILENT } verdict;
+
+/*
+ * test_on_borrow: a round trip, if there is time for one, or, where the server was there just now, only a look whether it
+ * has said anything since: its last words, perhaps. Who is silent is not waited for: patience.h.
+ */
+static verdict test(pqpool *p, pqp_slot *slot, pqp_time deadline)
 {
     pqp_time now = pqp_now();
     bool trusted = now - slot->probed < TEST_BYPASS || deadline - now < ROUND_TRIP;
-    return (trusted && pqp_session_silent(slot->conn)) ||
-           pqp_session_ping(slot->conn, PQP_MIN(deadline, now + TEST_TIME));
+    if (trusted && pqp_session_silent(slot->conn))
+        return TEST_PASSED;
+    if (pqp_session_ping(slot->conn, PQP_MIN(deadline, now + pqp_fleet_patience(p)))) {
+        slot->probed = pqp_now();
+        return TEST_PASSED;
+    }
+    return pqp_remains_running(slot->conn) ? TEST_SILENT : TEST_FAILED;
+}
+
+/* Nobody listens here, but perhaps somebody did whose LISTEN was not seen. */
+static void drop_notifications(pqpool *p, pqp_slot *slot)
+{
+    if (pqp_load(&p->keeps_state) || !pqp_session_notified(slot->conn))
+        return;
+    pqp_pool_lock(p);
+    pqp_remains_tell_notified_locked(p, slot);
+    pqp_pool_unlock(p);
+}
+
+/*
+ * A look at what has arrived while it was idle: the keeper hears of an end too, but need not have come to it yet, least of all
+ * when this process, or the machine, was stopped meanwhile. Of one that was used just now there is none: it is a system call.
+ */
+static pqpool_close_reason look(pqpool *p, pqp_slot *slot, char *words, size_t size)
+{
+    bool suspect = pqp_load(&slot->suspect) != 0;
+    if (!suspect && (!slot->rested || pqp_session_silent(slot->conn)))
+        return PQPOOL_CLOSE_NONE;
+    pqpool_close_reason flaw = pqp_session_hear(slot->conn, words, size);
+    if (flaw == PQPOOL_CLOSE_NONE)
+        drop_notifications(p, slot);
+    return flaw;
 }
 
 /* Why a connection just taken can't be handed on; NONE: it can. */
-static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline)
+static pqpool_close_reason examine(pqpool *p, pqp_slot *slot, pqp_time deadline, bool *silent, char *words,
+                                   size_t size)
 {
-    if (pqp_load(&slot->suspect) && !pqp_session_lives(slot->conn))
-        return PQPOOL_CLOSE_LOST_IDLE;
-    if (pqp_load(&p->test_on_borrow) && !test(slot, deadline))
+    pqpool_close_reason flaw = look(p, slot, words, size);
+    if (flaw != PQPOOL_CLOSE_NONE)
+        return flaw;
+    verdict tested = pqp_load(&p->test_on_borrow) ? test(p, slot, deadline) : TEST_PASSED;
+    *silent = tested == TEST_SILENT;
+    if (tested != TEST_PASSED)
         return PQPOOL_CLOSE_PROBE_FAILED;
     if (p->events.hooks.on_acquire && p->events.hooks.on_acquire(slot->conn, p->events.hooks.arg) != 0)
         return PQPOOL_CLOSE_ON_ACQUIRE;
@@ -88,7 +126,9 @@ void pqp_lease_return_unused(pqpool *p, pqp_slot *slot)
 
 const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool_lease *lease)
 {
-    pqpool_close_reason flaw = examine(p, slot, deadline);
+    char words[200] = "";
+    bool silent = false;
+    pqpool_close_reason flaw = examine(p, slot, deadline, &silent, words, sizeof words);
     if (flaw == PQPOOL_CLOSE_NONE) {
         pqp_activity_watch(&slot->activity, slot->conn, &p->plans.ddl);
         *lease = (pqpool_lease){.conn = slot->conn, .pool = p, .token = token_of(slot)};
@@ -100,8 +140,11 @@ const char *pqp_lease_begin(pqpool *p, pqp_slot *slot, pqp_time deadline, pqpool
     }
     pqp_pool_lock(p);
     count_return_locked(p, slot);
-    if (flaw == PQPOOL_CLOSE_LOST_IDLE || pqp_load(&slot->suspect))
-        pqp_fleet_scrap_locked(p, slot, flaw);
+    bool rejected = flaw == PQPOOL_CLOSE_PROBE_FAILED || flaw == PQPOOL_CLOSE_ON_ACQUIRE;
+    if (silent)
+        pqp_pool_put_aside_locked(p, slot);
+    else if (!rejected || pqp_load(&slot->suspect))
+        pqp_fleet_scrap_for_locked(p, slot, flaw, *words ? words : NULL);
     else
         pqp_outcome_rejected_locked(p, slot, flaw, NULL);
     pqp_pool_unlock(p);

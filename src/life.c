@@ -25,6 +25,7 @@ static void in_child(void)
 {
     atomic_fetch_add(&process, 1);
     pqp_thread_forked();
+    pqp_sockets_forked();
 }
 
 static void register_fork(void)

@@ -1,7 +1,6 @@
 #include "outcome.h"
 
 #include <stdio.h>
-#include <sys/epoll.h>
 
 #include "refusal.h"
 
@@ -100,13 +99,13 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
     slot->expires = p->options.max_lifetime > 0
                         ? now + pqp_jitter(p->options.max_lifetime * PQP_MS / 100 * 95, 5)
                         : PQP_NEVER;
-    slot->made_at = now;
+    slot->made_at = p->connected_at = now;
     slot->uses = 0;
-    slot->astray = false;
+    slot->astray = slot->told_notified = false;
     slot->fresh = true;
     slot->probed = now;
     slot->job = NULL;
-    pqp_activity_forget(&slot->activity);
+    pqp_activity_forget(&slot->activity, slot->known, slot->own_fd);
     pqp_store(&slot->suspect, 0);
     pqp_histogram_count(&p->create, (now - slot->since) / 1000);
     pqp_slot_move(&p->slots, slot, PQP_SLOT_IDLE, now);
@@ -117,9 +116,7 @@ void pqp_outcome_connected_locked(pqpool *p, pqp_slot *slot, PGconn *conn, int f
         tell_restored(p, slot, now);
     p->outage_since = 0;
     p->renew = false;
-    struct epoll_event watch = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = slot};
-    (void)epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, slot->fd,
-                    &watch); /* unwatched, it is only found dead later */
+    pqp_slot_watch(slot, p->epoll_fd, 0);
     if (slot->era != p->era) /* begun before everything was evicted */
         pqp_fleet_scrap_locked(p, slot, PQPOOL_CLOSE_EVICTED);
     pqp_cond_broadcast(&p->changed);
@@ -155,23 +152,11 @@ void pqp_outcome_connect_failed_locked(pqpool *p, pqp_slot *slot, const pqpool_e
     pqp_cond_broadcast(&p->changed);
 }
 
-/* Who had it made for himself waits on, where he stood. */
-static void stand_again(pqpool *p, pqp_slot *slot)
-{
-    pqp_waiter *w = slot->waiter;
-    slot->waiter = NULL;
-    if (!w)
-        return;
-    bool announced = w->announced;
-    pqp_queue_enter(&p->queue, w, w->want, (pqp_turn){.ticket = w->ticket, .since = w->since, .stood = true});
-    w->announced = announced;
-}
-
 /* It did not become a lane. */
 static void give_up_sharing(pqpool *p, pqp_slot *slot)
 {
     slot->to_lane = slot->alone = false;
-    stand_again(p, slot);
+    pqp_fleet_stand_again_locked(p, slot);
 }
 
 void pqp_outcome_shared_locked(pqpool *p, pqp_slot *slot)
@@ -195,7 +180,7 @@ void pqp_outcome_shared_locked(pqpool *p, pqp_slot *slot)
     mind_age(p, slot, now);
     pqp_outcome_accepted_locked(p);
     if (p->suspended) /* it is parked until the pool is resumed */
-        stand_again(p, slot);
+        pqp_fleet_stand_again_locked(p, slot);
     if (slot->waiter)
         pqp_pool_put_alone_locked(p, slot->waiter, slot, now);
     else if (!slot->alone && !pqp_fleet_publish_locked(p, slot))
@@ -300,6 +285,7 @@ void pqp_outcome_vacated_locked(pqpool *p, pqp_slot *slot, pqpool_close_reason r
     }
     slot->to_lane = slot->alone = false;
     slot->job = NULL;
-    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, pqp_now());
+    slot->probed = pqp_now(); /* it has answered everything */
+    pqp_slot_move(&p->slots, slot, PQP_SLOT_RESETTING, slot->probed);
     p->kick = true;
 }

@@ -1,6 +1,8 @@
 /* pool: policy; pool.h says how it works. */
 #include "pool.h"
 
+#include <sys/socket.h>
+
 #include "refusal.h"
 
 /* After this long a connect is not relied on where a shared connection could give way. */
@@ -218,6 +220,63 @@ static void order_connects(pqpool *p, pqp_time now)
     }
 }
 
+/* ---- silence; patience.h says what is done about it, and why ---- */
+
+static void doubt_others(pqpool *p, pqp_slot *silent, pqp_time now)
+{
+    silent->known_silent = true;
+    for (pqp_slot *s; (s = pqp_patience_doubtful(&p->slots, silent));) {
+        pqp_fleet_probe_locked(p, s, now);
+        s->doubtful = s->known_silent = true;
+    }
+}
+
+void pqp_pool_heed_silence_locked(pqpool *p, pqp_time now)
+{
+    pqp_time patience = pqp_fleet_patience(p);
+    for (pqp_slot *s = NULL; (s = pqp_patience_next(&p->slots, s));) {
+        if (s->known_silent)
+            continue;
+        if (!pqp_patience_is_over(s, patience, now)) {
+            pqp_fleet_due_locked(p, s->since + patience);
+            continue;
+        }
+        doubt_others(p, s, now);
+        pqp_fleet_stand_again_locked(p, s);
+    }
+}
+
+void pqp_pool_put_aside_locked(pqpool *p, pqp_slot *slot)
+{
+    pqp_fleet_put_aside_locked(p, slot);
+    doubt_others(p, slot, pqp_now());
+}
+
+#define GIVE_UP_SOON (150 * PQP_MS)
+#define GIVE_UP_LATE PQP_SECOND
+
+/* The pool is full, and nothing covers who waits. */
+static void make_room(pqpool *p, pqp_time now)
+{
+    if (pqp_slots_total(&p->slots) < p->options.max_size ||
+        pqp_fleet_in(p, PQP_SLOT_CONNECTING) + pqp_fleet_in(p, PQP_SLOT_CLOSING) > 0 ||
+        pqp_fleet_in(p, PQP_SLOT_PROBING) + pqp_fleet_in(p, PQP_SLOT_RESETTING) == 0 ||
+        pqp_fleet_demand_locked(p, now) <= pqp_fleet_underway_locked(p, false))
+        return;
+    bool proven = p->gave_up == 0 || p->connected_at > p->gave_up;
+    pqp_time silent_for = proven ? GIVE_UP_SOON : GIVE_UP_LATE;
+    pqp_slot *s = pqp_patience_longest(&p->slots, silent_for, now);
+    if (!s) {
+        s = pqp_patience_longest(&p->slots, 0, now);
+        if (s)
+            pqp_fleet_due_locked(p, s->since + silent_for);
+        return;
+    }
+    s->given_up = true;
+    p->gave_up = now;
+    (void)shutdown(s->own_fd, SHUT_RDWR); /* whoever asks it is told at once that it has ended */
+}
+
 static pqp_slot *newest_shared(const pqpool *p)
 {
     pqp_slot *s = p->slots.in[PQP_SLOT_LANE].tail;
@@ -354,10 +413,12 @@ static void settle(pqpool *p, pqp_time now)
     if (p->suspended) {
         mirror_sharers(p);
     } else {
+        pqp_pool_heed_silence_locked(p, now);
         if (p->queue.sharers.head || pqp_peek(&p->sharers_waiting))
             place_sharers(p, now);
         serve_waiters(p, now);
         order_connects(p, now);
+        make_room(p, now);
         tell_outage(p, now);
         drain_for_owners(p, now);
     }

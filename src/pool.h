@@ -17,6 +17,11 @@ void pqp_pool_settle(void *pool); /* something may have changed; no lock held */
 
 void pqp_pool_settle_locked(pqpool *p);
 
+/* What follows from the silence of connections that are being asked: patience.h. */
+void pqp_pool_heed_silence_locked(pqpool *p, pqp_time now);
+/* A connection just lent does not answer its test: it is put aside, and another is to be had. */
+void pqp_pool_put_aside_locked(pqpool *p, pqp_slot *slot);
+
 /* The pool was seen this busy: perhaps one more shared connection is wanted. No lock held. */
 void pqp_pool_feel_pressure(pqpool *p, const pqp_choice *seen, pqp_time now);
 

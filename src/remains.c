@@ -84,3 +84,14 @@ void pqp_remains_tell_locked(pqpool *p, const pqp_slot *slot, const pqp_remains 
              "a setting was changed (SET), which reset=rollback leaves to the next lease: use SET LOCAL or "
              "reset=clean");
 }
+
+void pqp_remains_tell_notified_locked(pqpool *p, pqp_slot *slot)
+{
+    if (slot->told_notified)
+        return;
+    slot->told_notified = true;
+    PQP_TELL(
+        p, PQPOOL_EVENT_LEFT, slot,
+        "notifications come on an idle connection, and are dropped: a LISTEN that the pool did not see, in a "
+        "function perhaps, was left; use reset=clean, or UNLISTEN before the release");
+}

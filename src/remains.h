@@ -22,6 +22,8 @@ pqp_remains pqp_remains_find(pqpool *p, pqp_slot *slot, PGconn *conn, pqp_reset_
 /* The same for one that is closed anyway: whether the server works for it. */
 bool pqp_remains_running(const PGconn *conn);
 /* Counts and tells, with the slot still LEASED; the mutex is held. */
+/* Of an idle connection: it is told of what no lease listens to. Once. */
+void pqp_remains_tell_notified_locked(pqpool *p, pqp_slot *slot);
 void pqp_remains_tell_locked(pqpool *p, const pqp_slot *slot, const pqp_remains *r);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "refusal.h"
+#include "transport.h"
 
 /* How soon a wait ends that is not wanted any more. */
 #define STOP_LOOK (50 * PQP_MS)
@@ -304,6 +305,32 @@ bool pqp_session_lives(PGconn *conn)
 {
     /* The first call takes in the server's last words, only the second finds that nothing follows. */
     return PQconsumeInput(conn) && PQconsumeInput(conn) && PQstatus(conn) == CONNECTION_OK;
+}
+
+typedef struct heard {
+    words last;
+    bool unasked;
+} heard;
+
+static void hear(void *arg, const PGresult *result)
+{
+    heard *h = arg;
+    keep_words(&h->last, result);
+    h->unasked |= pqp_wire_unasked(result);
+}
+
+pqpool_close_reason pqp_session_hear(PGconn *conn, char *text, size_t size)
+{
+    heard h = {.last = {text, size}};
+    *text = '\0';
+    if (!pqp_session_lives(conn)) /* its last words are left where they are */
+        return PQPOOL_CLOSE_LOST_IDLE;
+    PQsetNoticeReceiver(conn, hear, &h);
+    (void)PQisBusy(conn); /* takes in what has come */
+    pqp_session_quiet(conn);
+    if (*text)
+        return PQPOOL_CLOSE_LOST_IDLE;
+    return h.unasked ? PQPOOL_CLOSE_LEFT_RUNNING : PQPOOL_CLOSE_NONE;
 }
 
 pqpool_close_reason pqp_session_inspect(PGconn *conn, int fd, int backend_pid, bool *open_transaction)

@@ -74,6 +74,13 @@ bool pqp_session_silent(PGconn *conn);
 bool pqp_session_lives(PGconn *conn);
 
 /*
+ * What has arrived on an idle connection, as far as that matters for its use; no round trip. NONE: nothing, or notifications,
+ * which wait to be taken, and parameters. LOST_IDLE: its end; text has the server's last words, unless they are still to be
+ * read (pqp_session_last_words). LEFT_RUNNING: an answer that nobody asked for.
+ */
+pqpool_close_reason pqp_session_hear(PGconn *conn, char *text, size_t size);
+
+/*
  * What the last user left behind. fd and backend_pid are those of the connection that was handed out. NONE:
  * it can go on being used, perhaps after a rollback (*open_transaction); else why it must be closed.
  */

@@ -43,8 +43,8 @@ void pqp_wire_fini(pqp_wire *w)
 {
     if (w->kick_fd >= 0)
         close(w->kick_fd);
-    if (w->loop_fd >= 0)
-        close(w->loop_fd);
+    pqp_sockets_drop(w->loop_fd, w->loop);
+    w->loop = NULL;
     w->kick_fd = w->loop_fd = -1;
     PQfreeCancel(w->cancel);
     w->cancel = NULL;
@@ -109,6 +109,14 @@ static void choose_prefix(pqp_wire *w)
     *to = '\0';
 }
 
+/* What libpq itself has to say has no SQLSTATE: that something came which it takes for the answer to nothing. */
+bool pqp_wire_unasked(const PGresult *notice)
+{
+    const char *severity = PQresultErrorField(notice, PG_DIAG_SEVERITY_NONLOCALIZED);
+    bool error = severity && strcmp(severity, "ERROR") == 0;
+    return error || !PQresultErrorField(notice, PG_DIAG_SQLSTATE);
+}
+
 /* An error that comes while no statement is under way is a notice to libpq: it is why the connection ends. */
 static void keep_last_words(void *arg, const PGresult *result)
 {
@@ -116,6 +124,8 @@ static void keep_last_words(void *arg, const PGresult *result)
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
     if (severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
         snprintf(w->last_words, sizeof w->last_words, "%s", PQresultErrorMessage(result));
+    else if (pqp_wire_unasked(result))
+        w->unasked = true;
 }
 
 void pqp_wire_bind(pqp_wire *w, PGconn *conn)
@@ -132,7 +142,7 @@ void pqp_wire_bind(pqp_wire *w, PGconn *conn)
     w->absent = 0;
     w->attrs = PQP_ATTRS_ANY;
     w->bound_at = pqp_now();
-    w->refused = w->notified = w->widened = false;
+    w->refused = w->notified = w->widened = w->unasked = false;
     pqp_store(&w->astray, 0);
     w->settings = conn ? settings_of(conn, &w->absent) : 0;
 }
@@ -311,6 +321,19 @@ static bool wire_alive(pqp_wire *w)
     return PQstatus(w->conn) == CONNECTION_OK;
 }
 
+/* libpq looks at what nobody has asked for only when it takes itself for idle, which in a pipeline takes a call. */
+static void take_unasked(pqp_wire *w)
+{
+    for (int i = 0; i < 2 && !*w->last_words && !PQisBusy(w->conn); i++)
+        PQclear(PQgetResult(w->conn));
+}
+
+static bool wire_heard(pqp_wire *w)
+{
+    take_unasked(w);
+    return !*w->last_words && !w->unasked && wire_alive(w);
+}
+
 static const char *wire_unclean(pqp_wire *w, bool drained)
 {
     if (drained && PQtransactionStatus(w->conn) != PQTRANS_IDLE)
@@ -411,11 +434,11 @@ static pqp_answer wire_next(pqp_wire *w)
 
 static void wire_describe(pqp_wire *w, PGresult *fatal, pqpool_error *why)
 {
-    /* libpq reads them only when it takes itself for idle. No answer is expected any more. */
-    for (int i = 0; i < 2 && !fatal && !*w->last_words && !PQisBusy(w->conn); i++)
-        PQclear(PQgetResult(w->conn));
+    if (!fatal)
+        take_unasked(w);
     const char *text = fatal            ? PQresultErrorMessage(fatal)
                        : *w->last_words ? w->last_words
+                       : w->unasked     ? "the server answered what was not asked"
                                         : PQerrorMessage(w->conn);
     pqp_fail(why, PQPOOL_ELOST, PQPOOL_UNKNOWN, "%s", text);
     if (fatal)
@@ -475,12 +498,12 @@ static void wire_watch(pqp_wire *w, int epoll_fd, void *data)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP, .data.ptr = data};
     if (data) {
-        w->loop_fd = fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
+        w->loop_fd = pqp_sockets_copy(w->fd, &w->loop);
         if (w->loop_fd >= 0)
             (void)epoll_ctl(epoll_fd, EPOLL_CTL_ADD, w->loop_fd, &e); /* if not, the keeper finds it unread */
     } else if (w->loop_fd >= 0) {
         (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, w->loop_fd, &e);
-        close(w->loop_fd);
+        pqp_sockets_drop(w->loop_fd, w->loop);
         w->loop_fd = -1;
     }
 }
@@ -495,6 +518,7 @@ const pqp_transport pqp_transport_libpq = {
     .consume = wire_consume,
     .next = wire_next,
     .alive = wire_alive,
+    .heard = wire_heard,
     .unclean = wire_unclean,
     .describe = wire_describe,
     .clear = wire_clear,

@@ -10,6 +10,7 @@
 #include "base.h"
 #include "clock.h"
 #include "role.h"
+#include "sockets.h"
 #include <pqpool.h>
 
 typedef struct pqp_wire pqp_wire; /* one end of a connection; the transport's own */
@@ -91,6 +92,9 @@ typedef struct pqp_transport {
     const char *(*sqlstate)(const PGresult *result); /* of an error; never NULL */
     pqp_answer (*next)(pqp_wire *w);
     bool (*alive)(pqp_wire *w);
+    /* Nothing was asked: whether what has been read leaves the connection as it is. False: the server has said that it ends
+     * it, or answers what was not asked. */
+    bool (*heard)(pqp_wire *w);
     /* What a statement has done to the session that it should not have, as far as the server shows it; or NULL. */
     const char *(*unclean)(pqp_wire *w, bool drained);
     void (*describe)(pqp_wire *w, PGresult *fatal, pqpool_error *why); /* why it was lost */
@@ -109,6 +113,7 @@ struct pqp_wire {
     int fd;
     int kick_fd;
     int loop_fd; /* the same socket once more, while an event loop watches it; -1 */
+    pqp_known *loop;
     bool tls;
     int64_t received;  /* by the kernel's count, when it was last asked; -1: it was not */
     uint64_t settings; /* those that the server reports, as they were when the wire was bound */
@@ -119,6 +124,7 @@ struct pqp_wire {
     bool refused;         /* a statement was answered 25006 */
     bool widened;         /* its socket's buffer was made larger */
     bool notified;        /* something was told by NOTIFY */
+    bool unasked;         /* it was answered what nobody had asked */
     _Atomic int astray;   /* the server is not what is asked for any more: role.h */
     PGcancel *cancel;     /* to stop what it runs, from any thread; NULL: no memory for it */
     /* Of the names of prepared statements: no other connection, of any process, has the same. */
@@ -128,5 +134,7 @@ struct pqp_wire {
 int pqp_wire_init(pqp_wire *w) PQP_MUSTCHECK; /* makes the kick descriptor; 0 or an errno value */
 void pqp_wire_fini(pqp_wire *w);
 void pqp_wire_bind(pqp_wire *w, PGconn *conn);
+/* Whether such a notice, while nothing is asked, is about an answer all the same. */
+bool pqp_wire_unasked(const PGresult *notice);
 
 #endif

@@ -16,6 +16,13 @@ enum { FLIGHT_BYTES = 4 * 1024 * 1024 };
 /* From here on it matters how much the socket takes at a time. */
 enum { LARGE_BYTES = 1024 * 1024 };
 
+/* After a silence this long the server may have ended the connection, and nobody has looked. In a busy one no look is made. */
+#ifdef PQP_MODEL
+#define LOOK_AFTER 0
+#else
+#define LOOK_AFTER (2 * PQP_MS)
+#endif
+
 /* Whose the statement is that sets a time-out: no plan has this number. */
 #define SETTING_PLAN UINT64_MAX
 
@@ -250,6 +257,15 @@ static int send_unit(pqp_lane *l, size_t *bytes)
     return set == ASIDE_LOST ? -1 : n;
 }
 
+/* Begins to send. What lies unread on a lane that was quiet may be that it has ended: then nothing of this was sent. */
+static void look_first(pqp_lane *l)
+{
+    pqp_time quiet_since = PQP_MAX(l->sending_at, l->ended_at);
+    l->sending_at = pqp_now();
+    if (!l->flight.head && l->sending_at - quiet_since >= LOOK_AFTER && l->tp->readable(&l->wire))
+        pqp_flight_hear(l);
+}
+
 /* Sends from the backlog while the window has room. True: it has more to send, and has only paused. */
 bool pqp_unit_send_backlog(pqp_lane *l)
 {
@@ -258,7 +274,7 @@ bool pqp_unit_send_backlog(pqp_lane *l)
     if (l->dead || l->condemned || l->cancelling)
         pqp_flight_return_backlog(l);
     if (l->backlog.head)
-        l->sending_at = pqp_now();
+        look_first(l);
     for (;;) {
         pqp_flight_drop_due(l, l->sending_at);
         if (!l->backlog.head || l->flight.count >= l->window)

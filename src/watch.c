@@ -54,6 +54,118 @@ void pqp_watch_find_leaks_locked(pqpool *p, pqp_time now)
         tell_leaks(p);
 }
 
+/* ---- statements that hold up others ---- */
+
+#define ASKER_LOOK (50 * PQP_MS) /* whether the connection has come up by which to ask */
+
+/* By then it is worth a line in the log. */
+static pqp_time stall_patience(pqpool *p)
+{
+    pqp_time stall = pqp_peek(&p->stall_time);
+    return stall >= PQP_NEVER / 20 ? PQP_NEVER : PQP_MAX(PQP_SECOND, 20 * stall);
+}
+
+static const pqp_slot *lease_of(const pqpool *p, int backend_pid)
+{
+    for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && backend_pid; s = s->link.next)
+        if (s->backend_pid == backend_pid && !s->ending)
+            return s;
+    return NULL;
+}
+
+/* blocker: the server process whose lock it waits for; 0: none, or the server was not asked. */
+static void tell_stall(pqpool *p, pqp_slot *s, int blocker)
+{
+    pqp_time now = pqp_now(), since = pqp_peek(&s->lane->head_since);
+    int behind = pqp_load(&s->lane->load) - 1;
+    s->stall_untold = s->stall_asked = false;
+    if (since != s->stall_told || behind <= 0) /* it has ended meanwhile */
+        return;
+    char sql[200], waits[120] = "", holder[200] = "", place[PQP_SITE_TEXT], text[PQP_EVENT_TEXT];
+    const pqp_slot *lease = lease_of(p, blocker);
+    (void)pqp_lane_head(s->lane, now, sql, sizeof sql);
+    if (blocker)
+        snprintf(waits, sizeof waits, "; it waits for a lock of pid %d", blocker);
+    if (lease)
+        snprintf(holder, sizeof holder, ", the lease of connection %d, acquired at %s by thread %d",
+                 (int)lease->id, pqp_site_text(&lease->site, place), (int)lease->site.thread);
+    snprintf(text, sizeof text,
+             "it has run for %.1f s, and %d more stand behind it on the shared connection%s%s: %s",
+             (double)(now - since) / (double)PQP_SECOND, behind, waits, holder, sql);
+    pqpool_event what = {.id = PQPOOL_EVENT_STALL, .count = behind, .wait_us = (now - since) / 1000};
+    if (lease) {
+        what.file = lease->site.file;
+        what.line = lease->site.line;
+        what.thread = lease->site.thread;
+    }
+    pqp_fleet_tell_locked(p, s, text, what);
+}
+
+static void tell_stalls(pqpool *p, const pqp_survey *rows, int n)
+{
+    for (pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
+        int blocker = 0;
+        for (int i = 0; i < n; i++)
+            if (rows[i].backend_pid == s->backend_pid)
+                blocker = rows[i].blocked_by;
+        if (rows ? s->stall_asked : s->stall_untold)
+            tell_stall(p, s, blocker);
+    }
+}
+
+/* Without an idle connection one is made, if there is room: that a request waits for itself is worth one. */
+static void ask_for_stalls(pqpool *p, pqp_time now, pqp_time patience)
+{
+    bool waits = false, late = false;
+    for (pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
+        waits |= s->stall_untold && !s->stall_asked;
+        late |= s->stall_untold && !s->stall_asked && now - s->stall_told >= patience + PQP_SECOND;
+    }
+    if (!waits)
+        return;
+    bool asks = send_asker(p, now);
+    for (pqp_slot *s = NULL; asks && (s = pqp_fleet_next_lane_locked(p, s));)
+        s->stall_asked |= s->stall_untold;
+    if (asks)
+        return;
+    bool room = pqp_slots_total(&p->slots) < p->options.max_size || pqp_fleet_in(p, PQP_SLOT_CONNECTING) > 0;
+    if (late || !room || p->failures > 0 || p->closing) {
+        tell_stalls(p, NULL, 0);
+        return;
+    }
+    p->renew = true;
+    pqp_fleet_due_locked(p, now + ASKER_LOOK);
+}
+
+void pqp_watch_find_stalls_locked(pqpool *p, pqp_time now)
+{
+    pqp_time patience = stall_patience(p);
+    bool behind = false;
+    if (!pqp_load(&p->stalls_sought) || patience == PQP_NEVER)
+        return;
+    for (pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
+        pqp_time since = pqp_peek(&s->lane->head_since);
+        if (since == 0 || pqp_load(&s->lane->load) < 2)
+            continue;
+        behind = true;
+        if (s->stall_told == since)
+            continue;
+        if (since + patience > now) {
+            pqp_fleet_due_locked(p, since + patience);
+            continue;
+        }
+        s->stall_told = since;
+        s->stall_untold = true;
+    }
+    if (behind)
+        p->stood_behind = now;
+    if (now - p->stood_behind < PQP_SECOND)
+        pqp_fleet_due_locked(p, p->stood_behind + PQP_SECOND);
+    else
+        pqp_store(&p->stalls_sought, 0);
+    ask_for_stalls(p, now, patience);
+}
+
 /* ---- what the server says ---- */
 
 int pqp_watch_list_locked(pqpool *p, bool all, pqp_survey *rows, int room)
@@ -61,6 +173,9 @@ int pqp_watch_list_locked(pqpool *p, bool all, pqp_survey *rows, int room)
     int n = 0;
     for (const pqp_slot *s = p->slots.in[PQP_SLOT_LEASED].head; s && n < room; s = s->link.next)
         if (!s->ending && (all || s->leak_untold))
+            rows[n++] = (pqp_survey){.backend_pid = s->backend_pid, .generation = s->generation};
+    for (const pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s)) && n < room;)
+        if (s->stall_asked)
             rows[n++] = (pqp_survey){.backend_pid = s->backend_pid, .generation = s->generation};
     return n;
 }
@@ -80,6 +195,7 @@ void pqp_watch_heard_locked(pqpool *p, const pqp_survey *rows, int n)
             s->blocked_by = rows[i].blocked_by;
         }
     tell_leaks(p);
+    tell_stalls(p, rows, n);
 }
 
 /* ---- looking ---- */

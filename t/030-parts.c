@@ -5,6 +5,7 @@
 #include "depot.h"
 #include "error.h"
 #include "event.h"
+#include "lane.h"
 #include "options.h"
 #include "parker.h"
 #include "queue.h"
@@ -102,10 +103,11 @@ static void retries(void)
     static const char *const final[] = {"42501", "55000", "42704", "22023", "3F000", "0A000", "58P01"};
     static const char *const passing[] = {"57P03", "53200", "57P01", "08006", ""};
     for (size_t i = 0; i < sizeof final / sizeof *final; i++)
-        ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, final[i]), "a login refused with %s is not to be repeated",
-           final[i]);
+        ok(!retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, final[i]),
+           "a login refused with %s is not to be repeated", final[i]);
     for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
-        ok(retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, passing[i]), "one that fails with \"%s\" is", passing[i]);
+        ok(retryable(PQPOOL_ECONNECT, PQPOOL_NOT_SENT, passing[i]), "one that fails with \"%s\" is",
+           passing[i]);
     ok(!retryable(PQPOOL_EREFUSED, PQPOOL_NOT_SENT, "") && !retryable(PQPOOL_EINVAL, PQPOOL_NOT_SENT, "") &&
            !retryable(PQPOOL_ECLOSED, PQPOOL_NOT_SENT, ""),
        "a refused statement, a wrong call, a closed pool will not");
@@ -258,12 +260,70 @@ static void events(void)
     for (int i = 1; i <= 1000; i++)
         pqp_event_note_down(&ev, &(pqpool_event){.id = PQPOOL_EVENT_CONNECT, .connection = 100 + i}, NULL);
     pqp_events_hand_out(&ev);
-    ok(n_told > 0 && n_told <= 32, "a thread that leaves the pool hands out a bounded number of events (%d)", n_told);
+    ok(n_told > 0 && n_told <= 32, "a thread that leaves the pool hands out a bounded number of events (%d)",
+       n_told);
     pqp_events_hand_out_all(&ev);
     is_int(pqp_events_dropped(&ev), 1000 - (PQP_EVENT_RING - 1), "what has no room is counted");
     is_int(told[n_told - 1], -(1000 - (PQP_EVENT_RING - 1)), "and the count is told");
     is_str(pqpool_event_name(PQPOOL_EVENT_ENQUEUE), "enqueue", "an event has its name");
     pqp_events_fini(&ev);
+}
+
+/* ---- a lane whose event loop has come back to it since the keeper looked ---- */
+
+static int n_unwatched, n_reads;
+
+static void note_watch(pqp_wire *w, int epoll_fd, void *data)
+{
+    (void)w, (void)epoll_fd;
+    n_unwatched += data == NULL;
+}
+
+static bool note_read(pqp_wire *w, int64_t *bytes)
+{
+    (void)w, (void)bytes;
+    n_reads++;
+    return true;
+}
+
+static void nobody(void *owner)
+{
+    (void)owner;
+}
+
+static void *vacate_elsewhere(void *lane)
+{
+    pqp_tended seen;
+    return pqp_lane_vacate(lane, &seen) ? lane : NULL;
+}
+
+static void lanes(void)
+{
+    static const pqp_transport none = {.watch = note_watch, .consume = note_read};
+    static pqp_lane lane;
+    _Atomic int loop = 1;
+    pqp_tended seen = {0};
+    pthread_t other;
+    void *vacated = &lane;
+    if (pqp_lane_init(&lane, &none, &(pqp_lane_owner){.tell_keeper = nobody, .loop_fd = &loop}) != 0)
+        bail("a lane");
+    lane.in_loop = true;
+    pqp_lane_lock(&lane);
+    if (pthread_create(&other, NULL, vacate_elsewhere, &lane) != 0)
+        bail("a thread");
+    pthread_join(other, &vacated);
+    lane.held = 0;
+    pqp_mutex_unlock(&lane.mu);
+    ok(!vacated, "a lane that is busy is not vacated, and not waited for");
+    ok(pqp_lane_vacate(&lane, &seen) && n_unwatched == 1,
+       "an empty one is, and taken out of the event loop that has come back to it");
+    ok(!pqp_lane_visit(&lane) && n_reads == 0,
+       "a loop that was told before does not read its socket any more");
+    static pqp_stmt m;
+    pqp_stmt_list_push(&lane.backlog, &m);
+    ok(!pqp_lane_vacate(&lane, &seen), "one that has something to do stays a lane");
+    pqp_stmt_list_remove(&lane.backlog, &m);
+    pqp_lane_fini(&lane);
 }
 
 int main(void)
@@ -277,5 +337,6 @@ int main(void)
     queues();
     slots();
     events();
+    lanes();
     return done_testing();
 }

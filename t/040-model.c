@@ -154,6 +154,8 @@ static pqp_sent fake_send(pqp_wire *w, const pqpool_stmt *request, const pqp_sen
         model_violation("something is sent while a request to cancel is on its way");
     if (fate_of(number)->sent)
         model_violation("a statement was sent twice");
+    if (S->cut && !S->lane.flight.head)
+        model_violation("a quiet lane sends, though its end lies there unread");
     fate_of(number)->sent = true;
     fate_of(number)->parses = how->parse;
     fate_of(number)->name = (int)how->plan;
@@ -199,6 +201,12 @@ static bool fake_alive(pqp_wire *w)
 {
     (void)w;
     return !S->cut_seen;
+}
+
+/* No connection here says that it ends. */
+static bool fake_heard(pqp_wire *w)
+{
+    return fake_alive(w);
 }
 
 static const char *fake_unclean(pqp_wire *w, bool drained)
@@ -262,6 +270,7 @@ static const pqp_transport fake = {
     .consume = fake_consume,
     .next = fake_next,
     .alive = fake_alive,
+    .heard = fake_heard,
     .unclean = fake_unclean,
     .describe = fake_describe,
     .clear = fake_clear,

@@ -20,6 +20,12 @@ static int flushed(pqp_wire *w)
     return 0;
 }
 
+static bool no(pqp_wire *w)
+{
+    (void)w;
+    return false;
+}
+
 static bool yes(pqp_wire *w)
 {
     (void)w;
@@ -66,6 +72,7 @@ static const pqp_transport silent = {.send = take,
                                      .consume = read_nothing,
                                      .next = nothing,
                                      .alive = yes,
+                                     .readable = no,
                                      .unclean = clean,
                                      .wait = wait_a_little,
                                      .kick = kick};

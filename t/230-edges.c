@@ -204,13 +204,16 @@ static void ticket_of_frozen(void)
     }
     kill(pid, SIGSTOP);
     pqpool_error err;
-    pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1", .flags = PQPOOL_SLOW, .timeout_ms = 300};
+    pqpool_stmt s = {PQPOOL_STMT, .sql = "select 1", .flags = PQPOOL_SLOW, .timeout_ms = 80};
     pqpool_ticket *ticket = pqpool_submit(pool, &s, &err);
     double began = now_s();
     PGresult *res = pqpool_wait(ticket, 5000 * tap_slowness(), &err);
     ok(!res && err.code == PQPOOL_ETIMEDOUT && err.outcome == PQPOOL_NOT_SENT,
        "B9: a ticket whose connection is not ready in time ends by its deadline (%s)", err.message);
+    PQclear(res);
     ok(now_s() - began < 2.0 * tap_slowness(), "B9: not later (%.0f ms)", (now_s() - began) * 1000);
+    s.timeout_ms = 20000;
+    ok(fetch_is(pqpool_submit(pool, &s, &err), "1"), "one that has the time gets another connection");
     kill(pid, SIGCONT);
     close_pool(pool);
 }
