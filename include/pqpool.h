@@ -421,6 +421,8 @@ enum {
  * first was undone. That is done once for each error of a text (at most four in vain a second), never
  * for 57014, 40001, 40P01, 25006, 55P03 and 53xxx, nor for what commits by itself (CALL, DO, VACUUM ...),
  * which is never prepared. PQPOOL_NO_PREPARE, or statement_cache_size=0, avoids all of this.
+ * Behind a pooler (PgBouncer ...), told by the server process having another number than the connection says, nothing is
+ * prepared, and a shared connection has one statement in flight: the pooler may lend a session for no longer than that.
  *
  * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a
  * neighbour. Statements in flight at the same time have no order. One that is issued after another's answer

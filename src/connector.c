@@ -187,6 +187,7 @@ static void share_slot(pqp_job *job)
         pqp_time slow = pqp_load(&p->slow_lane_time);
         terms.round_trip = session.round_trip;
         terms.session_timeout_ms = session.statement_timeout_ms;
+        terms.pooled = session.pooled;
         terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
         job->slot->lane->wire.attrs = job->slot->attrs;

@@ -126,6 +126,7 @@ typedef struct pqp_lane {
     _Atomic int64_t *max_result, *max_buffer; /* bytes, 0: off; NULL: the same */
     void *owner;
     int window;             /* most statements in flight */
+    bool pooled;            /* behind a pooler: see unit.c */
     pqp_time round_trip;    /* to the server */
     int session_timeout_ms; /* the session's own statement_timeout; 0: none */
     pqp_time cost_cap;      /* a run that took longer counts as this much */
