@@ -1212,6 +1212,7 @@ static void forked(void)
     pqpool *pool = open_pool(APP "pool_max_size=2", NULL);
     PQclear(pqpool_exec(pool, "select 1", NULL));
     pqpool_lease lease = take(pool);
+    int64_t connects = stats(pool).connects; /* how many it took is not what is asked here */
     fflush(stdout);
     pid_t child = fork();
     if (child == 0)
@@ -1224,7 +1225,7 @@ static void forked(void)
     PGresult *res = pqpool_exec(pool, "select 1", NULL);
     is_int(PQresultStatus(res), PGRES_TUPLES_OK, "and so does its pool");
     PQclear(res);
-    is_int(stats(pool).connects, 2, "on the same connections");
+    is_int(stats(pool).connects, connects, "on the same connections");
     close_pool(pool);
 }
 
