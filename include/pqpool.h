@@ -228,7 +228,8 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
  */
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
 
-/* The pool's name: option name, or host:port/dbname, with hostaddr where there is no host, a service file read. Valid until pqpool_free(). */
+/* The pool's name: option name, or host:port/dbname as the connection string has them, with hostaddr where there is no host, a
+ * service file read; where on_conninfo gives the address, that is not in it: give option name. Valid until pqpool_free(). */
 const char *pqpool_name(const pqpool *pool);
 
 const char *pqpool_code_name(pqpool_code code); /* "PQPOOL_ETIMEDOUT"; static */
@@ -392,7 +393,8 @@ typedef struct pqpool_stmt {
 enum {
     /*
      * The caller's word that running the statement twice does no harm: it writes nothing, or writes the same
-     * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended.
+     * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended: it runs
+     * at least once, where it is told to have run, and perhaps twice.
      */
     PQPOOL_READ_ONLY = 1,
     PQPOOL_IDEMPOTENT = 2,
@@ -539,7 +541,7 @@ pqpool_code pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *option
 /*
  * The pool's descriptor for poll(), epoll or any event loop: readable (level-triggered) as long as callbacks are
  * ready, or answers are there that pqpool_dispatch() has to read first; then call it. It stays the same until pqpool_free(); it is non-blocking and close-on-exec,
- * and the caller must neither read, write nor close it. -1: no pool.
+ * and the caller must neither read, write nor close it (for an event loop that closes what it watched: dup() it). -1: no pool.
  */
 int pqpool_fd(pqpool *pool);
 
