@@ -232,6 +232,27 @@ pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
  * service file read; where on_conninfo gives the address, that is not in it: give option name. Valid until pqpool_free(). */
 const char *pqpool_name(const pqpool *pool);
 
+/*
+ * The server's version, as PQserverVersion() has it (150018), by the connection made last; no
+ * lease is needed. 0: none has been made yet (pqpool_ping() makes one), or no pool. Thread-safe;
+ * does not block.
+ */
+int pqpool_server_version(pqpool *pool);
+
+/*
+ * A value, or a name, quoted to stand in SQL text, as PQescapeLiteral() and PQescapeIdentifier()
+ * do it, but without a connection at hand: by the client_encoding that the connection made last
+ * came up with (on_connect included). What a lease's user sets it to afterwards is not seen. At
+ * most length bytes, and none beyond a NUL. The result has its quotes, and is the caller's to
+ * PQfreemem(). A literal with a backslash begins with " E'" and is right whatever
+ * standard_conforming_strings is. A parameter ($1) needs no quoting, and is the better way for a
+ * value. NULL: EPENDING before the first connection has been made (pqpool_ping() makes one);
+ * EINVAL for a text that is not valid in that encoding (the message tells the byte), and under
+ * SJIS, SHIFT_JIS_2004, BIG5, GBK, GB18030, UHC and JOHAB; ENOMEM. Thread-safe; do not block.
+ */
+char *pqpool_escape_literal(pqpool *pool, const char *text, size_t length, pqpool_error *err) PQPOOL_MUST_CHECK;
+char *pqpool_escape_identifier(pqpool *pool, const char *text, size_t length, pqpool_error *err) PQPOOL_MUST_CHECK;
+
 const char *pqpool_code_name(pqpool_code code); /* "PQPOOL_ETIMEDOUT"; static */
 const char *pqpool_strerror(pqpool_code code);  /* "the deadline passed"; static */
 const char *pqpool_version(void);               /* of the library at run time, "0.1.0" */

@@ -96,6 +96,8 @@ static void connect_slot(pqp_job *job)
         close_conn(p, conn, job->met);
         conn = NULL;
     }
+    if (conn)
+        pqp_store(&p->reported, (int64_t)PQserverVersion(conn) << 16 | (PQclientEncoding(conn) + 1));
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
     if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */

@@ -55,6 +55,7 @@ struct pqpool {
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
     _Atomic int sharers_waiting;                  /* statements that wait for room: new ones go behind them */
+    _Atomic int64_t reported; /* by the newest connection: server version, and client_encoding plus one; 0: none */
     _Atomic int calls_inside;                     /* exported functions running in it */
     _Atomic int promised;                         /* tickets and callbacks that are out */
     _Atomic int closed;                           /* mirrors closing */
