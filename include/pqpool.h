@@ -231,8 +231,30 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
  */
 pqpool_code pqpool_ping(pqpool *pool, int timeout_ms, pqpool_error *err);
 
-/* The pool's name: option name, or host:port/dbname, with hostaddr where there is no host, a service file read. Valid until pqpool_free(). */
+/* The pool's name: option name, or host:port/dbname as the connection string has them, with hostaddr where there is no host, a
+ * service file read; where on_conninfo gives the address, that is not in it: give option name. Valid until pqpool_free(). */
 const char *pqpool_name(const pqpool *pool);
+
+/*
+ * The server's version, as PQserverVersion() has it (150018), by the connection made last; no
+ * lease is needed. 0: none has been made yet (pqpool_ping() makes one), or no pool. Thread-safe;
+ * does not block.
+ */
+int pqpool_server_version(pqpool *pool);
+
+/*
+ * A value, or a name, quoted to stand in SQL text, as PQescapeLiteral() and PQescapeIdentifier()
+ * do it, but without a connection at hand: by the client_encoding that the connection made last
+ * came up with (on_connect included). What a lease's user sets it to afterwards is not seen. At
+ * most length bytes, and none beyond a NUL. The result has its quotes, and is the caller's to
+ * PQfreemem(). A literal with a backslash begins with " E'" and is right whatever
+ * standard_conforming_strings is. A parameter ($1) needs no quoting, and is the better way for a
+ * value. NULL: EPENDING before the first connection has been made (pqpool_ping() makes one);
+ * EINVAL for a text that is not valid in that encoding (the message tells the byte), and under
+ * SJIS, SHIFT_JIS_2004, BIG5, GBK, GB18030, UHC and JOHAB; ENOMEM. Thread-safe; do not block.
+ */
+char *pqpool_escape_literal(pqpool *pool, const char *text, size_t length, pqpool_error *err) PQPOOL_MUST_CHECK;
+char *pqpool_escape_identifier(pqpool *pool, const char *text, size_t length, pqpool_error *err) PQPOOL_MUST_CHECK;
 
 const char *pqpool_code_name(pqpool_code code); /* "PQPOOL_ETIMEDOUT"; static */
 const char *pqpool_strerror(pqpool_code code);  /* "the deadline passed"; static */
@@ -395,7 +417,8 @@ typedef struct pqpool_stmt {
 enum {
     /*
      * The caller's word that running the statement twice does no harm: it writes nothing, or writes the same
-     * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended.
+     * again. The library may then, once, repeat it when its connection was lost and nobody knows how it ended: it runs
+     * at least once, where it is told to have run, and perhaps twice.
      */
     PQPOOL_READ_ONLY = 1,
     PQPOOL_IDEMPOTENT = 2,
@@ -424,6 +447,8 @@ enum {
  * first was undone. That is done once for each error of a text (at most four in vain a second), never
  * for 57014, 40001, 40P01, 25006, 55P03 and 53xxx, nor for what commits by itself (CALL, DO, VACUUM ...),
  * which is never prepared. PQPOOL_NO_PREPARE, or statement_cache_size=0, avoids all of this.
+ * Behind a pooler (PgBouncer ...), told by the server process having another number than the connection says, nothing is
+ * prepared, and a shared connection has one statement in flight: the pooler may lend a session for no longer than that.
  *
  * The statement is its own transaction (its own Sync): it neither sees nor suffers the failure of a
  * neighbour. Statements in flight at the same time have no order. One that is issued after another's answer
@@ -551,7 +576,7 @@ pqpool_ticket *pqpool_acquire_cb(pqpool *pool, const pqpool_acquire_options *opt
 /*
  * The pool's descriptor for poll(), epoll or any event loop: readable (level-triggered) as long as callbacks are
  * ready, or answers are there that pqpool_dispatch() has to read first; then call it. It stays the same until pqpool_free(); it is non-blocking and close-on-exec,
- * and the caller must neither read, write nor close it. -1: no pool.
+ * and the caller must neither read, write nor close it (for an event loop that closes what it watched: dup() it). -1: no pool.
  */
 int pqpool_fd(pqpool *pool);
 

@@ -6,6 +6,7 @@
 #include "base.h"
 
 #include "conninfo.h"
+#include "escape.h"
 #include "hint.h"
 #include "lease.h"
 #include "life.h"
@@ -182,6 +183,37 @@ pqpool_code pqpool_get(pqpool *pool, const char *option, char *buf, size_t size)
 const char *pqpool_name(const pqpool *pool)
 {
     return pqp_life_check(pool, NULL) == PQPOOL_OK ? pool->name : "";
+}
+
+int pqpool_server_version(pqpool *pool)
+{
+    return pqp_life_check(pool, NULL) == PQPOOL_OK ? (int)(pqp_load(&pool->reported) >> 16) : 0;
+}
+
+static char *escape(pqpool *pool, const char *text, size_t length, char quote, pqpool_error *err)
+{
+    pqpool_code code = pqp_life_check(pool, err);
+    if (code != PQPOOL_OK)
+        return NULL;
+    int encoding = (int)(pqp_load(&pool->reported) & 0xffff) - 1;
+    if (!text)
+        pqp_refuse(err, PQPOOL_EINVAL, "text must not be NULL");
+    else if (encoding < 0)
+        pqp_refuse(err, PQPOOL_EPENDING,
+                   "no connection has been made yet, so the encoding is not known: pqpool_ping() makes one");
+    else
+        return pqp_escape(text, length, quote, encoding, err);
+    return NULL;
+}
+
+char *pqpool_escape_literal(pqpool *pool, const char *text, size_t length, pqpool_error *err)
+{
+    return escape(pool, text, length, '\'', err);
+}
+
+char *pqpool_escape_identifier(pqpool *pool, const char *text, size_t length, pqpool_error *err)
+{
+    return escape(pool, text, length, '"', err);
 }
 
 /* ---- lease ---- */

@@ -104,6 +104,8 @@ static void connect_slot(pqp_job *job)
         to.known = NULL;
         conn = NULL;
     }
+    if (conn)
+        pqp_store(&p->reported, (int64_t)PQserverVersion(conn) << 16 | (PQclientEncoding(conn) + 1));
     int fd = conn ? PQsocket(conn) : -1, pid = conn ? PQbackendPID(conn) : 0;
     pqp_pool_lock(p);
     if (job->orphaned || p->closing) { /* nobody wants to know any more; the hooks may be gone */
@@ -217,6 +219,7 @@ static void share_slot(pqp_job *job)
         terms.round_trip = session.round_trip;
         pqp_fleet_note_round_trip(p, session.round_trip);
         terms.session_timeout_ms = session.statement_timeout_ms;
+        terms.pooled = session.pooled;
         terms.cost_cap = slow < PQP_NEVER / 4 ? 4 * slow : PQP_NEVER;
         pqp_wire_bind(&job->slot->lane->wire, job->conn);
         job->slot->lane->wire.attrs = job->slot->attrs;

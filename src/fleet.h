@@ -56,6 +56,7 @@ struct pqpool {
     _Atomic int64_t lanes_limit, stall_time, slow_lane_time;
     _Atomic int depth, test_on_borrow, backtrace; /* the same */
     _Atomic int64_t round_trip;                   /* ns, smoothed; 0: not known */
+    _Atomic int64_t reported;     /* by the newest connection: server version, and client_encoding plus one; 0: none */
     _Atomic int stalls_sought;   /* the keeper looks whether statements stand behind one that does not end */
     _Atomic int keeps_state;     /* reset=none: what a lease leaves is the next one's */
     _Atomic int sharers_waiting; /* statements that wait for room: new ones go behind them */

@@ -131,6 +131,7 @@ typedef struct pqp_lane {
     pqp_tally *tally;                         /* its own; NULL: nothing is counted */
     void *owner;
     int window;             /* most statements in flight */
+    bool pooled;            /* behind a pooler: see unit.c */
     pqp_time round_trip;    /* to the server */
     int session_timeout_ms; /* the session's own statement_timeout; 0: none */
     pqp_time cost_cap;      /* a run that took longer counts as this much */

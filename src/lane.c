@@ -371,7 +371,8 @@ bool pqp_lane_unlock(pqp_lane *l, pqp_call *self)
 void pqp_lane_open(pqp_lane *l, const pqp_lane_terms *terms)
 {
     pqp_lane_lock(l);
-    l->window = terms->window;
+    l->window = terms->pooled ? 1 : terms->window;
+    l->pooled = terms->pooled;
     l->round_trip = terms->round_trip;
     l->cost_cap = terms->cost_cap;
     l->session_timeout_ms = terms->session_timeout_ms;

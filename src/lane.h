@@ -29,6 +29,7 @@ typedef struct pqp_lane_terms {
     int window;
     pqp_time round_trip, cost_cap;
     int session_timeout_ms;
+    bool pooled;
 } pqp_lane_terms;
 
 /* Opens an empty lane over its bound wire. Nobody is admitted yet. */

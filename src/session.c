@@ -426,12 +426,17 @@ static int64_t ms_of(const char *text)
 
 bool pqp_session_agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms, pqp_time deadline)
 {
-    char value[32];
+    static const char question[] =
+        "select pg_catalog.pg_backend_pid() || ' ' || pg_catalog.current_setting('statement_timeout')";
+    char value[64], *time;
     pqp_time began = pqp_now();
-    if (!pqp_session_ask(conn, "show statement_timeout", value, sizeof value, deadline))
+    if (!pqp_session_ask(conn, question, value, sizeof value, deadline))
         return false;
     terms->round_trip = pqp_now() - began;
-    terms->statement_timeout_ms = (int)ms_of(value);
+    terms->pooled = strtol(value, &time, 10) != PQbackendPID(conn);
+    terms->statement_timeout_ms = terms->pooled ? 0 : (int)ms_of(time + strspn(time, " "));
+    if (terms->pooled)
+        return true;
     int64_t margin = PQP_MAX(5, 2 * terms->round_trip / PQP_MS), ours = PQP_MAX(1, timeout_ms - margin);
     if (timeout_ms <= 0 || (terms->statement_timeout_ms > 0 && terms->statement_timeout_ms <= ours))
         return true;

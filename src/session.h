@@ -98,10 +98,16 @@ bool pqp_session_reset(PGconn *conn, pqp_events *ev, pqp_reset_level level, unsi
 typedef struct pqp_session_terms {
     pqp_time round_trip;
     int statement_timeout_ms; /* the session's; 0: none */
+    bool pooled;              /* the session may be another for each transaction */
 } pqp_session_terms;
 
-/* Learns the session's own time-out, and how long a round trip takes, and lowers the former if need be, so that the
- * server ends a statement before timeout_ms (0: none) is over. False: it did not answer. */
+/*
+ * Learns the session's own time-out, and how long a round trip takes, and lowers the former if need be, so that the
+ * server ends a statement before timeout_ms (0: none) is over. False: it did not answer.
+ *
+ * A pooler in between gives a number of its own for the server process, by which it is known. Whether it lends a session for
+ * longer than a transaction can't be seen: nothing is set in one, since it may be anybody's next.
+ */
 bool pqp_session_agree(PGconn *conn, int64_t timeout_ms, pqp_session_terms *terms,
                        pqp_time deadline) PQP_MUSTCHECK;
 

@@ -1,6 +1,13 @@
 /*
  * unit: how what is in a lane's backlog is sent: by which prepared statement, with which time-out, and where its Sync
  * stands.
+ *
+ * BEHIND A POOLER (PgBouncer in transaction mode) each unit may reach another session. Nothing is prepared there by name: who
+ * comes next would not find it, and what is made anew each time stays at the server for as long as its sessions live. And a
+ * unit is sent only when nothing else is in flight: such a pooler takes its server connection away at the ReadyForQuery of
+ * the last Sync it has seen, although the first half of the next unit went there already; the other half then goes to
+ * another session, where it runs what somebody else has parsed there, or finds nothing (seen with PgBouncer 1.18, a few times
+ * in 100 000 statements). So such a lane has one unit in flight, none of its own, and sets nothing outside a transaction.
  */
 #include "unit.h"
 
@@ -117,7 +124,7 @@ typedef struct unit {
 static bool choose_name(pqp_lane *l, pqp_stmt *m, pqp_sending *how, const unit *u)
 {
     m->number = 0;
-    if (!m->plan || m->unnamed || u->altered)
+    if (!m->plan || m->unnamed || u->altered || l->pooled)
         return true;
     if (l->ddl)
         pqp_prepared_heed(&l->prepared, pqp_load(l->ddl));
@@ -163,7 +170,7 @@ static void choose_setting(pqp_lane *l, pqp_stmt *m, pqp_sending *how, const uni
         how->timeout_ms = l->session_timeout_ms;
     }
     how->set = true;
-    if (m->unnamed || !m->plan) /* where nothing is prepared, this is not either */
+    if (m->unnamed || !m->plan || l->pooled) /* where nothing is prepared, this is not either */
         return;
     pqp_use use = pqp_prepared_use(&l->prepared, &(pqp_wanted){.plan = SETTING_PLAN});
     m->setting_number = how->setting = use.number;
@@ -223,7 +230,7 @@ static bool send_statement(pqp_lane *l, unit *u)
 /* Measures the round trip, if that was asked for and nothing is in the way. */
 static bool sound(pqp_lane *l)
 {
-    if (!l->sound || l->flight.head)
+    if (!l->sound || l->flight.head || l->pooled)
         return true;
     l->sound = false;
     l->sounded_at = l->sending_at;
@@ -238,7 +245,8 @@ static int send_unit(pqp_lane *l, size_t *bytes)
     pqp_stmt *head = l->backlog.head;
     if (!sound(l))
         return -1;
-    aside set = head->commits_itself && own_timeout(l, head, &ms) ? set_timeout(l, ms) : ASIDE_SKIPPED;
+    bool around = head->commits_itself && !l->pooled && own_timeout(l, head, &ms);
+    aside set = around ? set_timeout(l, ms) : ASIDE_SKIPPED;
     if (set == ASIDE_LOST)
         return -1;
     unit u = {.around = head->commits_itself};

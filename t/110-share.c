@@ -246,15 +246,15 @@ static void many_threads(pqpool *pool)
 static void with_stmt_timeout(pqpool *pool)
 {
     pqpool_error err;
-    pqpool_stmt s = {PQPOOL_STMT, .sql = "select pg_sleep(0.5)", .timeout_ms = 100};
+    pqpool_stmt s = {PQPOOL_STMT, .sql = "select pg_sleep(60)", .timeout_ms = 100};
     double began = now_s();
-    PGresult *res = pqpool_exec_stmt(pool, &s, &err);
+    PGresult *res = exec_too_long(pool, &s, &err);
     double took = now_s() - began;
     ok(PQresultStatus(res) == PGRES_FATAL_ERROR && err.code == PQPOOL_ESERVER && err.outcome == PQPOOL_DONE,
        "B9: the server is told of a statement's time-out, so that its outcome is known");
     is_str(err.sqlstate, "57014", "B9: by its own word");
     PQclear(res);
-    ok(took >= 0.05 && took < 0.3 * tap_slowness(), "B9: and its caller is back in time (%.0f ms)",
+    ok(took >= 0.05 && took < 30, "B9: and its caller is back long before it would have ended (%.0f ms)",
        took * 1000);
     res = pqpool_exec(pool, "select 'mine'", &err);
     is_str(value(res), "mine", "B9: the next caller gets his own answer, not the late one");

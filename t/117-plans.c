@@ -335,9 +335,10 @@ static void told(void)
     ok(pqpool_set(pool, "statement_timeout", "10s", &err) == PQPOOL_OK, "it may be changed");
     ok(eventually(timeout_seen(pool, 0) > 9000), "B9: and the sessions follow");
     pqpool_stmt sleeps = {PQPOOL_STMT, .sql = "select pg_sleep(10)", .timeout_ms = 200};
-    PGresult *res = pqpool_exec_stmt(pool, &sleeps, &err);
+    PGresult *res = exec_too_long(pool, &sleeps, &err);
     ok(err.code == PQPOOL_ESERVER && err.outcome == PQPOOL_DONE && strcmp(err.sqlstate, "57014") == 0,
-       "B9: a statement that exceeds its time-out is ended by the server, and known to be undone");
+       "B9: a statement that exceeds its time-out is ended by the server, and known to be undone (%s)",
+       err.message);
     PQclear(res);
     close_pool(pool);
 
@@ -361,7 +362,7 @@ static void told_alone(void)
     PGconn *locker = control();
     one(locker, "begin; lock table swept in access exclusive mode");
     s.timeout_ms = 300;
-    res = pqpool_exec_stmt(pool, &s, &err);
+    res = exec_too_long(pool, &s, &err);
     ok(err.code == PQPOOL_ESERVER && strcmp(err.sqlstate, "57014") == 0,
        "B9: and is ended by the server when it has to wait for longer (%s)", err.message);
     PQclear(res);

@@ -67,16 +67,22 @@ subtest 'the table says what it means' => sub {
     my ($status, $out, $err) = run_program($command, 'demo', '--users', 2, '--seconds', 0.2, '--rtt', 0,
         '--statements', 12);
     is($status, 0, 'the demo succeeds') or diag($err);
-    like($out, qr/^mode\s+rtt_ms\s+statements\s+users\s+connections_peak\s/, 'it has the columns');
+    like($out, qr/^mode\s+rtt_ms\s+statements\s+users\s+connections\s/m, 'it has the columns');
     like($out, qr/^shared\s+0\s+12\s+2\s+1\s/m, 'and the rows');
+    like($out, qr/\A(?:The machine was busy[^\n]*\n(?:[^\n]+\n)*?)?2 users, 1 \+ 5 \+ 1 \+ 5 statements, directly at the server: sharing took 1/,
+        'first the verdict, and whether the machine was too busy for one');
+    is(join("\n", grep { length > 80 } split /\n/, $out), '', 'no line is wider than 80 columns');
     like($out, qr/What that means\n\n2 users, 1 \+ 5 \+ 1 \+ 5 statements/, 'and then words');
 };
 
-subtest 'an interrupted demo cleans up' => sub {
+for ([TERM => 15], [INT => 2]) {
+    my ($signal, $number) = @$_;
+    subtest "a demo that is interrupted by SIG$signal cleans up" => sub {
     my $pid = fork() // die "fork: $!";
     if ($pid == 0) {
         open STDOUT, '>', "$dir/out" or die;
         open STDERR, '>', "$dir/interrupted" or die;
+        $SIG{INT} = "DEFAULT";
         exec $command, 'demo', '--seconds', 60 or die;
     }
     for (1 .. 200 * $slow) {
@@ -84,12 +90,13 @@ subtest 'an interrupted demo cleans up' => sub {
         select undef, undef, undef, 0.05;
     }
     isnt(left_behind(), '', 'it is at work');
-    kill 'TERM', $pid;
+    kill $signal, $pid;
     waitpid $pid, 0;
-    is($? >> 8, 1, 'it exits with 1');
+    is($? & 127, $number, 'it ends by that signal, as its caller is to see');
     is(left_behind(), '', 'the schema is gone');
-    like(slurp("$dir/interrupted"), qr/stopped by signal 15/, 'it says why');
-};
+    like(slurp("$dir/interrupted"), qr/stopped by signal $number/, 'it says why');
+    };
+}
 
 subtest 'pool options in the connection string' => sub {
     my ($status, $out, $err) = run_program($command, 'demo', '--users', 4, '--seconds', 0.2, '--rtt', 0,
@@ -105,6 +112,7 @@ for (
     [['demo', '--users', '4x'], qr/--users 4x/],
     [['demo', '--seconds', '0'], qr/--seconds 0/],
     [['demo', '--seconds', 'nan'], qr/--seconds nan/],
+    [['demo', '--rounds', '0'], qr/--rounds 0: must be .* 1 to 99/],
     [['demo', '--rtt=-1'], qr/--rtt -1/],
     [['demo', '--rtt'], qr/--rtt needs a value/],
     [['demo', '--statements', '4'], qr/--statements 4: must be 3, 5 or 12/],

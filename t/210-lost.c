@@ -10,7 +10,9 @@ static bool may_kill;
 static pqpool *shared_pool(void)
 {
     return open_pool(
-        "application_name=" APP " pool_shared_max=1 pool_acquire_timeout=60s pool_log_level=error", NULL);
+        "application_name=" APP
+        " pool_shared_max=1 pool_stall_threshold=60s pool_acquire_timeout=60s pool_log_level=error",
+        NULL);
 }
 
 static const char *field(const PGresult *res, int column)

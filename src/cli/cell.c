@@ -155,3 +155,41 @@ bool cell_run(cell *c, pqpool *pool, const board_page *pages, int n_pages, doubl
     free(users);
     return good;
 }
+
+/* ---- rounds ---- */
+
+double cell_median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, by_size);
+    return n == 0 ? 0 : n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double cell_spread(const cell *c)
+{
+    double least = c->rates[0], most = c->rates[0];
+    for (int i = 1; i < c->n_rounds; i++) {
+        least = c->rates[i] < least ? c->rates[i] : least;
+        most = c->rates[i] > most ? c->rates[i] : most;
+    }
+    return c->requests_per_s > 0 ? (most - least) / c->requests_per_s : 0;
+}
+
+cell cell_of_rounds(const cell *rounds, int n)
+{
+    cell all = rounds[0];
+    double values[3][MAX_ROUNDS];
+    all.errors = 0;
+    all.n_rounds = n;
+    for (int i = 0; i < n; i++) {
+        all.rates[i] = values[0][i] = rounds[i].requests_per_s;
+        values[1][i] = rounds[i].p50_ms;
+        values[2][i] = rounds[i].p99_ms;
+        all.errors += rounds[i].errors;
+        if (rounds[i].connections_peak > all.connections_peak)
+            all.connections_peak = rounds[i].connections_peak;
+    }
+    all.requests_per_s = cell_median(values[0], n);
+    all.p50_ms = cell_median(values[1], n);
+    all.p99_ms = cell_median(values[2], n);
+    return all;
+}

@@ -4,6 +4,9 @@
 
 #include "request.h"
 
+#define MAX_ROUNDS 99
+
+/* One round's, or all rounds' medians. */
 typedef struct cell {
     request_mode mode;
     double rtt_ms;
@@ -13,7 +16,16 @@ typedef struct cell {
     int pool_size; /* what the pool was allowed */
     double requests_per_s, p50_ms, p99_ms;
     long errors;
+    int n_rounds;
+    double rates[MAX_ROUNDS]; /* requests_per_s in each round */
 } cell;
+
+/* The median, which reorders the values; 0 of none. */
+double cell_median(double *values, int n);
+/* How far the rates of the rounds lie apart, as a part of their median. */
+double cell_spread(const cell *c);
+/* Makes one of its rounds: medians, the most connections, all errors. */
+cell cell_of_rounds(const cell *rounds, int n);
 
 /*
  * Lets cell->users threads send requests through the pool: a while to warm up, then for the measured time,

@@ -273,8 +273,8 @@ static bool listen_unix(delayproxy *p)
 {
     const char *tmp = getenv("TMPDIR");
     struct sockaddr_un un = {.sun_family = AF_UNIX};
-    int len = snprintf(p->dir, sizeof p->dir, "%s/pqpool-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (len >= (int)sizeof p->dir)
+    int len = snprintf(p->dir, sizeof p->dir, "%s/pqpool-XXXXXX", tmp && *tmp == '/' ? tmp : "/tmp");
+    if (len >= (int)sizeof p->dir || strchr(p->dir, ',')) /* a comma would be read as a list of hosts */
         snprintf(p->dir, sizeof p->dir, "/tmp/pqpool-XXXXXX");
     if (!mkdtemp(p->dir)) {
         p->dir[0] = '\0';

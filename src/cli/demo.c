@@ -130,7 +130,7 @@ static bool measure(struct demo *d, cell *c, const target_route *route)
     }
     bool good = observer_start(&o, d->observer, name) == 0;
     if (good) {
-        good = cell_run(c, pool, d->pages, N_PAGES, d->settings.seconds, &stopped);
+        good = cell_run(c, pool, d->pages, N_PAGES, d->settings.seconds / d->settings.rounds, &stopped);
         c->connections_peak = observer_stop(&o);
         good = good && c->connections_peak >= 0;
     } else {
@@ -144,26 +144,31 @@ static bool measure(struct demo *d, cell *c, const target_route *route)
     return good;
 }
 
+/* All ways in turn in each round, so that what the machine does meanwhile meets them all. */
 static bool measure_form(struct demo *d, double rtt, int form, const target_route *route)
 {
     const settings *s = &d->settings;
-    for (int mode = 0; mode < MODE_COUNT; mode++) {
+    static cell rounds[MODE_COUNT][MAX_ROUNDS];
+    for (int i = 0; i < s->rounds * MODE_COUNT; i++) {
+        int mode = i % MODE_COUNT, round = i / MODE_COUNT;
         char what[80];
-        cell *c = &d->cells[d->n_cells];
+        cell *c = &rounds[mode][round];
         *c = (cell){.mode = (request_mode)mode,
                     .rtt_ms = rtt,
                     .statements = form,
                     .users = s->users,
                     .pool_size = d->pool_size};
-        snprintf(what, sizeof what, "%s, rtt %g ms, %d statements", request_mode_name(c->mode), rtt, form);
-        progress_show(what, d->n_cells, MODE_COUNT * s->n_rtts * s->n_forms);
+        snprintf(what, sizeof what, "%s, +%g ms, 1 + %d", request_mode_name(c->mode), rtt, form);
+        progress_show(what, d->n_cells * s->rounds + i, MODE_COUNT * s->n_rtts * s->n_forms * s->rounds);
         if (!measure(d, c, route) || stopped)
             return false;
+    }
+    progress_clear();
+    for (int mode = 0; mode < MODE_COUNT; mode++) {
+        d->cells[d->n_cells] = cell_of_rounds(rounds[mode], s->rounds);
+        if (s->tsv)
+            report_tsv_row(&d->cells[d->n_cells]);
         d->n_cells++;
-        if (s->tsv) {
-            progress_clear();
-            report_tsv_row(c);
-        }
     }
     return true;
 }
@@ -214,6 +219,7 @@ static bool report(const struct demo *d)
     for (int i = 0; i < d->n_cells; i++)
         errors += d->cells[i].errors;
     if (!d->settings.tsv && d->n_cells > 0) {
+        meaning_verdict(d->cells, d->n_cells);
         report_table(d->cells, d->n_cells);
         meaning_print(d->cells, d->n_cells);
     }
@@ -258,5 +264,10 @@ int demo_main(int argc, char **argv)
     PQfinish(d.observer);
     PQfinish(d.board);
     target_wipe(&d.where);
+    if (stopped) { /* to the shell it is to look as if it had not been caught */
+        fflush(NULL);
+        signal(stopped, SIG_DFL);
+        raise(stopped);
+    }
     return good ? 0 : 1;
 }

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WIDTH 100
-#define ALIKE 0.1 /* rates that differ by less than this part are called the same: runs vary that much */
+#define WIDTH 79
+#define ALIKE                                                                                                \
+    0.1 /* rates that differ by less than this part are called the same, however little the rounds vary */
+#define BUSY 0.5 /* where the rounds of one way lie farther apart, something else was at work */
 
 /* The modes of one round trip and form. */
 struct set {
@@ -49,30 +51,58 @@ static const char *plural(int n)
 
 /* ---- figures ---- */
 
-/* The rate of a as a multiple of b's; 0 if there is none to compare with. */
-static double ratio(const cell *a, const cell *b)
+/* The rate of one way as a multiple of another's, round by round. */
+typedef struct comparison {
+    double ratio;  /* the median of the rounds; 0: there is none to compare with */
+    double spread; /* between the rounds */
+} comparison;
+
+static comparison compare(const cell *a, const cell *b)
 {
-    return b->requests_per_s > 0 ? a->requests_per_s / b->requests_per_s : 0;
+    double ratios[MAX_ROUNDS];
+    int n = a->n_rounds;
+    for (int i = 0; i < n; i++) {
+        if (b->rates[i] <= 0)
+            return (comparison){0};
+        ratios[i] = a->rates[i] / b->rates[i];
+    }
+    comparison c = {.ratio = cell_median(ratios, n)}; /* in order afterwards */
+    c.spread = n > 0 ? ratios[n - 1] - ratios[0] : 0;
+    return c;
 }
 
-static bool alike(double r)
+/* One more than the other only by what it varies by itself. */
+static bool alike(comparison c)
 {
-    return r > 1 - ALIKE && r < 1 / (1 - ALIKE);
+    return (c.ratio > 1 - ALIKE && c.ratio < 1 / (1 - ALIKE)) ||
+           (c.ratio > 1 - c.spread && c.ratio < 1 + c.spread);
 }
 
-/* "1.9 times as many requests as", "0.60 times ...", "about as many ...". */
+/* "1.9 times as many requests as", "0.60 times ...", "as many ... within what the rounds vary". */
 static void tell_ratio(const cell *a, const cell *b)
 {
-    double r = ratio(a, b);
+    comparison c = compare(a, b);
     const char *other = request_mode_name(b->mode);
-    if (r <= 0)
+    if (c.ratio <= 0)
         tell("of which nothing can be said against %s,", other);
-    else if (alike(r))
-        tell("about as many requests as %s (%.0f against %.0f per second),", other, a->requests_per_s,
-             b->requests_per_s);
-    else
-        tell("%.*f times as many requests as %s (%.0f against %.0f per second),", r < 1 ? 2 : 1, r, other,
+    else if (alike(c))
+        tell("as many requests as %s within what the rounds vary (%.0f against %.0f per second),", other,
              a->requests_per_s, b->requests_per_s);
+    else
+        tell("%.*f times as many requests as %s (%.0f against %.0f per second),", c.ratio < 1 ? 2 : 1,
+             c.ratio, other, a->requests_per_s, b->requests_per_s);
+}
+
+static void tell_form(const cell *any)
+{
+    tell("%d %s, %s,", any->users, any->users == 1 ? "user" : "users",
+         any->statements == 12  ? "1 + 5 + 1 + 5 statements"
+         : any->statements == 5 ? "1 + 5 statements"
+                                : "1 + 3 statements");
+    if (any->rtt_ms > 0)
+        tell("%g ms of round trip added:", any->rtt_ms);
+    else
+        tell("directly at the server:");
 }
 
 /* ---- paragraphs ---- */
@@ -95,18 +125,18 @@ static void tell_connections(const struct set *s)
 static void tell_speed(const struct set *s)
 {
     const cell *parallel = s->by_mode[MODE_PARALLEL], *shared = s->by_mode[MODE_SHARED];
-    double against_parallel = ratio(shared, parallel);
+    comparison against_parallel = compare(shared, parallel);
     tell("Speed: shared served");
     tell_ratio(shared, parallel);
     tell_ratio(shared, s->by_mode[MODE_SERIAL]);
     tell("and");
     tell_ratio(shared, s->by_mode[MODE_TRANSACTION]);
     tell("with a median of %.2f ms against parallel's %.2f ms.", shared->p50_ms, parallel->p50_ms);
-    if (against_parallel <= 0)
+    if (against_parallel.ratio <= 0)
         return;
     if (alike(against_parallel))
         tell("Between shared and parallel the speed does not decide; the connections do.");
-    else if (against_parallel < 1)
+    else if (against_parallel.ratio < 1)
         tell("Shared was slower than parallel: statements on one connection run one after another in"
              " one server process, which uses one core at most, where parallel had up to %d of them.",
              parallel->connections_peak);
@@ -118,7 +148,7 @@ static void tell_speed(const struct set *s)
 static void tell_auto(const struct set *s)
 {
     const cell *shared = s->by_mode[MODE_SHARED], *more = s->by_mode[MODE_SHARED_AUTO];
-    double r = ratio(more, shared);
+    comparison c = compare(more, shared);
     if (more->connections_peak <= shared->connections_peak) {
         tell("shared-auto saw no need to open more than %d %s.", more->connections_peak,
              plural(more->connections_peak));
@@ -128,8 +158,8 @@ static void tell_auto(const struct set *s)
          more->connections_peak, plural(more->connections_peak));
     tell_ratio(more, shared);
     tell_ratio(more, s->by_mode[MODE_PARALLEL]);
-    tell(r > 0 && !alike(r) && r > 1 ? "so the additional ones paid."
-                                     : "so the additional ones gained nothing.");
+    tell(!alike(c) && c.ratio > 1 ? "so the additional ones paid."
+                                  : "so the additional ones gained nothing.");
 }
 
 static void tell_errors(const struct set *s)
@@ -143,15 +173,7 @@ static void tell_errors(const struct set *s)
 
 static void tell_set(const struct set *s)
 {
-    const cell *any = s->by_mode[0];
-    tell("%d %s, %s,", any->users, any->users == 1 ? "user" : "users",
-         any->statements == 12  ? "1 + 5 + 1 + 5 statements"
-         : any->statements == 5 ? "1 + 5 statements"
-                                : "1 + 3 statements");
-    if (any->rtt_ms > 0)
-        tell("%g ms of round trip added.", any->rtt_ms);
-    else
-        tell("directly at the server.");
+    tell_form(s->by_mode[0]);
     tell_connections(s);
     tell_speed(s);
     tell_auto(s);
@@ -159,14 +181,59 @@ static void tell_set(const struct set *s)
     end_paragraph();
 }
 
+static struct set set_at(const cell *cells)
+{
+    struct set s;
+    for (int m = 0; m < MODE_COUNT; m++)
+        s.by_mode[m] = &cells[m];
+    return s;
+}
+
+/* The machine, or the server, had something else to do: then no verdict is to be relied on. */
+static void tell_busy(const cell *cells, int n)
+{
+    double worst = 0;
+    for (int i = 0; i < n; i++)
+        worst = cell_spread(&cells[i]) > worst ? cell_spread(&cells[i]) : worst;
+    if (worst <= BUSY)
+        return;
+    tell("The machine was busy: the rounds of one way lie %.0f %% apart. Run it again when it is quiet, or "
+         "with"
+         " more --seconds and --rounds, before you rely on it.",
+         worst * 100);
+    end_paragraph();
+}
+
+void meaning_verdict(const cell *cells, int n)
+{
+    tell_busy(cells, n);
+    for (int i = 0; i + MODE_COUNT <= n; i += MODE_COUNT) {
+        struct set s = set_at(&cells[i]);
+        const cell *parallel = s.by_mode[MODE_PARALLEL], *shared = s.by_mode[MODE_SHARED];
+        comparison c = compare(shared, parallel);
+        tell_form(shared);
+        tell("sharing took %d %s in place of %d, and", shared->connections_peak,
+             plural(shared->connections_peak), parallel->connections_peak);
+        if (c.ratio <= 0)
+            tell("of the speed nothing can be said.");
+        else if (alike(c))
+            tell("made no difference in speed.");
+        else if (c.ratio > 1)
+            tell("served %.1f times as many requests.", c.ratio);
+        else
+            tell("served %.2f times as many requests: fewer.", c.ratio);
+        tell_errors(&s);
+        end_paragraph();
+    }
+    puts("");
+}
+
 void meaning_print(const cell *cells, int n)
 {
     if (n >= MODE_COUNT)
         puts("\nWhat that means");
     for (int i = 0; i + MODE_COUNT <= n; i += MODE_COUNT) {
-        struct set s;
-        for (int m = 0; m < MODE_COUNT; m++)
-            s.by_mode[m] = &cells[i + m];
+        struct set s = set_at(&cells[i]);
         puts("");
         tell_set(&s);
     }

@@ -17,13 +17,14 @@ void report_tsv_row(const cell *c)
 
 void report_table(const cell *cells, int n)
 {
-    printf("%-12s %7s %10s %5s %16s %14s %8s %8s %6s\n", "mode", "rtt_ms", "statements", "users",
-           "connections_peak", "requests_per_s", "p50_ms", "p99_ms", "errors");
+    /* 80 columns; the whole names are those of the TSV format */
+    printf("%-11s%7s%11s%6s%12s%11s%7s%8s%7s\n", "mode", "rtt_ms", "statements", "users", "connections",
+           "requests/s", "p50_ms", "p99_ms", "errors");
     for (int i = 0; i < n; i++) {
         const cell *c = &cells[i];
         if (i > 0 && (c->rtt_ms != c[-1].rtt_ms || c->statements != c[-1].statements))
             putchar('\n');
-        printf("%-12s %7g %10d %5d %16d %14.1f %8.3f %8.3f %6ld\n", request_mode_name(c->mode), c->rtt_ms,
+        printf("%-11s%7g%11d%6d%12d%11.0f%7.2f%8.2f%7ld\n", request_mode_name(c->mode), c->rtt_ms,
                c->statements, c->users, c->connections_peak, c->requests_per_s, c->p50_ms, c->p99_ms,
                c->errors);
     }

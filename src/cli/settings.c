@@ -1,6 +1,7 @@
 /* settings: what `pqpool demo` was told on its command line. */
 #include "settings.h"
 
+#include "cell.h"
 #include "progress.h"
 #include "request.h"
 
@@ -21,7 +22,8 @@ static const char help[] =
     "pqpool_demo_ and a number, and removes it at the end.\n"
     "\n"
     "  --users N           users at the same time, 1 to 64 (8)\n"
-    "  --seconds S         how long to measure each cell, 0.1 to 3600 (1)\n"
+    "  --seconds S         how long to measure each cell in all, 0.1 to 3600 (1.5)\n"
+    "  --rounds N          in how many rounds, the ways in turn in each, 1 to 99 (3)\n"
     "  --rtt MS            round trip to add, 0 to 1000; 0 goes to the server directly (both 0 and 1)\n"
     "  --statements FORM   3: 1 + 3 statements, 5: 1 + 5, 12: 1 + 5 + 1 + 5 (both 3 and 5)\n"
     "  --format FORMAT     table (with what it means in words) or tsv (table)\n"
@@ -34,7 +36,8 @@ static const char help[] =
     "statement, those of a group at once), transaction (one lease around all), shared (on one shared\n"
     "connection), shared-auto (the pool may open more shared connections when it is busy).\n"
     "\n"
-    "Exit status: 0 if all went well, 1 after an error or a wrong answer, 2 for wrong usage.\n";
+    "Exit status: 0 if all went well, 1 after an error or a wrong answer, 2 for wrong usage;\n"
+    "the signal that stopped it, if one did.\n";
 
 /* Reads a number in bounds; false after having complained. */
 static bool read_number(const char *option, const char *text, double min, double max, double *number)
@@ -88,6 +91,8 @@ static bool read_option(settings *s, int option)
         return read_whole("users", optarg, 1, 64, &s->users);
     case 's':
         return read_number("seconds", optarg, 0.1, 3600, &s->seconds);
+    case 'o':
+        return read_whole("rounds", optarg, 1, MAX_ROUNDS, &s->rounds);
     case 'r':
         s->n_rtts = 1;
         return read_number("rtt", optarg, 0, 1000, &s->rtts[0]);
@@ -104,13 +109,20 @@ int settings_read(settings *s, int argc, char **argv)
 {
     static const struct option options[] = {{"users", required_argument, NULL, 'u'},
                                             {"seconds", required_argument, NULL, 's'},
+                                            {"rounds", required_argument, NULL, 'o'},
                                             {"rtt", required_argument, NULL, 'r'},
                                             {"statements", required_argument, NULL, 'n'},
                                             {"format", required_argument, NULL, 'f'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
-    *s = (settings){
-        .users = 8, .seconds = 1, .rtts = {0, 1}, .n_rtts = 2, .forms = {3, 5}, .n_forms = 2, .conninfo = ""};
+    *s = (settings){.users = 8,
+                    .seconds = 1.5,
+                    .rounds = 3,
+                    .rtts = {0, 1},
+                    .n_rtts = 2,
+                    .forms = {3, 5},
+                    .n_forms = 2,
+                    .conninfo = ""};
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
         if (option == 'h') {

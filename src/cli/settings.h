@@ -6,7 +6,8 @@
 
 typedef struct settings {
     int users;
-    double seconds; /* per cell */
+    double seconds; /* per cell, in all rounds */
+    int rounds;
     double rtts[2];
     int n_rtts;
     int forms[2];

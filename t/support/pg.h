@@ -139,6 +139,19 @@ __attribute__((unused)) static const char *value(const PGresult *res)
     return PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "";
 }
 
+/*
+ * Runs a statement that exceeds its time-out. The server's word of that is there before the caller's deadline, unless this
+ * machine was late by more than the few ms between them: then it is ETIMEDOUT, UNKNOWN, which says nothing of what the server
+ * was told, and it is tried again.
+ */
+__attribute__((unused)) static PGresult *exec_too_long(pqpool *pool, const pqpool_stmt *stmt, pqpool_error *err)
+{
+    PGresult *res = pqpool_exec_stmt(pool, stmt, err);
+    for (int i = 0; i < 30 && err->code == PQPOOL_ETIMEDOUT && err->outcome == PQPOOL_UNKNOWN; i++)
+        res = pqpool_exec_stmt(pool, stmt, err); /* there was no result to clear */
+    return res;
+}
+
 __attribute__((unused)) static pqpool_ticket *submit_stmt(pqpool *pool, const pqpool_stmt *stmt)
 {
     pqpool_error err;
