@@ -589,7 +589,7 @@ pqp_lane *pqp_fleet_reserve(pqpool *p, int members, pqp_time now, pqp_choice *ch
         if (!pqp_lane_pin(best))
             continue; /* it has closed just now */
         if (pqp_lane_reserve(best, members)) {
-            if (choice->least + members > 1 && !pqp_peek(&p->stalls_sought))
+            if (choice->least + members > 1 && !pqp_load(&p->stalls_sought))
                 seek_stalls(p);
             return best;
         }

@@ -143,12 +143,13 @@ void pqp_watch_find_stalls_locked(pqpool *p, pqp_time now)
     bool behind = false;
     if (!pqp_load(&p->stalls_sought) || patience == PQP_NEVER)
         return;
+    pqp_store(&p->stalls_sought, 0); /* before the look: who comes since finds it so, or is seen */
     for (pqp_slot *s = NULL; (s = pqp_fleet_next_lane_locked(p, s));) {
         pqp_time since = pqp_peek(&s->lane->head_since);
-        if (since == 0 || pqp_load(&s->lane->load) < 2)
+        if (pqp_load(&s->lane->load) < 2)
             continue;
         behind = true;
-        if (s->stall_told == since)
+        if (since == 0 || s->stall_told == since) /* the first is about to be sent */
             continue;
         if (since + patience > now) {
             pqp_fleet_due_locked(p, since + patience);
@@ -159,10 +160,10 @@ void pqp_watch_find_stalls_locked(pqpool *p, pqp_time now)
     }
     if (behind)
         p->stood_behind = now;
-    if (now - p->stood_behind < PQP_SECOND)
+    if (now - p->stood_behind < PQP_SECOND) {
+        pqp_store(&p->stalls_sought, 1);
         pqp_fleet_due_locked(p, p->stood_behind + PQP_SECOND);
-    else
-        pqp_store(&p->stalls_sought, 0);
+    }
     ask_for_stalls(p, now, patience);
 }
 

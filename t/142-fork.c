@@ -116,7 +116,7 @@ static void occupy(pqpool *pool)
     int done = 0;
     (void)pqpool_fd(pool);
     (void)pqpool_dispatch(pool);
-    (void)!pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select 1"}, answer, &done, NULL);
+    (void)pqpool_submit_cb(pool, &(pqpool_stmt){PQPOOL_STMT, .sql = "select 1"}, answer, &done, NULL);
     while (!done)
         pqpool_dispatch(pool);
 }
