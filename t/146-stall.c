@@ -52,7 +52,7 @@ static void *submit(void *arg)
     static const pqpool_stmt both[] = {{PQPOOL_STMT, .sql = "update stall_row set n = n + 10"},
                                        {PQPOOL_STMT, .sql = "select 'behind'"}};
     submitter *s = arg;
-    if (pqpool_submit_all_cb(s->pool, both, 2, PQPOOL_EACH, note_done, s->l, NULL) != PQPOOL_OK)
+    if (pqpool_submit_all_cb(s->pool, both, 2, PQPOOL_EACH, note_done, s->l, NULL) == NULL)
         bail("submit");
     return NULL;
 }
