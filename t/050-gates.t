@@ -172,14 +172,14 @@ for my $file (glob "$srcdir/src/*.[ch]") {
 is join("\n", @climbs), '', 'a module includes only modules of lower layers';
 
 # ---- libpq under the locks: only the modules that may call it do ----
-my %may_call = map { $_ => 1 } qw(activity cancel dial hint hosts remains role session target transport connector run ticket);
+my %may_call = map { $_ => 1 } qw(activity cancel dial escape hint hosts remains role session target transport connector run ticket);
 my @callers;
 for my $file (glob "$srcdir/src/*.c") {
     my $module = basename($file, '.c');
     my $text = slurp($file) =~ s{/\*.*?\*/}{}gsr;
     push @callers, $module if $text =~ /\bPQ(?!POOL)[a-z]\w*\(/ && !$may_call{$module};
 }
-is "@callers", '', 'only activity, cancel, dial, hint, hosts, remains, role, session, target, transport, connector, run and ticket call libpq';
+is "@callers", '', 'only activity, cancel, dial, escape, hint, hosts, remains, role, session, target, transport, connector, run and ticket call libpq';
 
 # ---- time: one clock ----
 my @clocks = grep { my $m = basename($_, '.c'); $m ne 'clock' && slurp($_) =~ /\b(?:clock_gettime|gettimeofday|time)\((?!r)/ }
