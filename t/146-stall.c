@@ -62,7 +62,8 @@ static void *submit(void *arg)
 static void stand_behind(pqpool *pool, ear *l)
 {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, submit, &(submitter){pool, l}) != 0)
+    submitter both = {pool, l};
+    if (pthread_create(&thread, NULL, submit, &both) != 0)
         bail("a thread");
     pthread_join(thread, NULL);
 }
