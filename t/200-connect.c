@@ -1,5 +1,6 @@
 /* Connecting: what the caller is told when it fails, how soon, how often it is tried, and how it recovers. */
 #include "support/server.h"
+#include "support/way.h"
 
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -10,25 +11,7 @@ static int tcp_port;
 
 /* ---- tools ---- */
 
-typedef enum { LEASE, STATEMENT } way;
-
-static const char *const ways[] = {"a lease", "a statement"};
-
-/* Acquires and gives back, or runs a statement; how it ended, in how many seconds. */
-static double attempt(pqpool *pool, way by, pqpool_error *err)
-{
-    double began = now_s();
-    if (by == STATEMENT) {
-        PQclear(pqpool_exec(pool, "select 1", err));
-    } else {
-        pqpool_lease lease;
-        if (pqpool_acquire(pool, &lease, err) == PQPOOL_OK)
-            pqpool_release(&lease);
-    }
-    return now_s() - began;
-}
-
-/* The same, from whom an answer by the deadline is wanted: again where the machine itself may have been late. */
+/* The same, where an answer by the deadline is wanted: again where the machine itself may have been late. */
 static double attempt_by(pqpool *pool, way by, double deadline_s, pqpool_error *err)
 {
     double took = attempt(pool, by, err);

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 /* Several hosts: which is tried when, for how long, and what the pool remembers of it; what libpq refuses by itself. */
 #include "support/server.h"
+#include "support/way.h"
 
 #include <dlfcn.h>
 #include <netdb.h>
@@ -80,23 +81,6 @@ static pqpool *hosts_pool(const char *fmt, ...)
     snprintf(all, sizeof all, "application_name=hosts-test pool_acquire_timeout=20s pool_max_size=3 %s",
              text);
     return open_pool(all, NULL);
-}
-
-typedef enum { LEASE, STATEMENT, WAYS } way;
-static const char *const ways[] = {"a lease", "a statement"};
-
-/* In seconds. */
-static double attempt(pqpool *pool, way by, pqpool_error *err)
-{
-    double began = now_s();
-    if (by == STATEMENT) {
-        PQclear(pqpool_exec(pool, "select 1", err));
-    } else {
-        pqpool_lease lease;
-        if (pqpool_acquire(pool, &lease, err) == PQPOOL_OK)
-            pqpool_release(&lease);
-    }
-    return now_s() - began;
 }
 
 static void silent_first(void)

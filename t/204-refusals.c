@@ -1,24 +1,9 @@
 /* Refusals that stay until somebody changes something are told at once, and not said to be worth a retry. */
 #include "support/server.h"
+#include "support/way.h"
 
 static PGconn *ctl;
 static int port;
-
-typedef enum { LEASE, STATEMENT, WAYS } way;
-static const char *const ways[] = {"a lease", "a statement"};
-
-static double attempt(pqpool *pool, way by, pqpool_error *err)
-{
-    double began = now_s();
-    if (by == STATEMENT) {
-        PQclear(pqpool_exec(pool, "select 1", err));
-    } else {
-        pqpool_lease lease;
-        if (pqpool_acquire(pool, &lease, err) == PQPOOL_OK)
-            pqpool_release(&lease);
-    }
-    return now_s() - began;
-}
 
 static pqpool *refused_pool(const char *conninfo, const pqpool_hooks *hooks)
 {

@@ -1,11 +1,9 @@
 /* A server that is demoted, or made read only, under a pool: its connections are left, and the right server is looked for. */
 #include "support/server.h"
+#include "support/way.h"
 
 static PGconn *ctl;
 static int port;
-
-typedef enum { LEASE, STATEMENT, WAYS } way;
-static const char *const ways[] = {"a lease", "a statement"};
 
 static const char *write_by(pqpool *pool, way by, pqpool_error *err)
 {
