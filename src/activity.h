@@ -70,7 +70,7 @@ typedef struct pqp_sight {
     pqp_time since; /* in this state at least since then; 0: not known */
 } pqp_sight;
 
-/* Has libpq tell of answers on this connection from now on; by whoever has it, no lock held. Without memory for that there
+/* Has libpq tell of answers on this connection from now on; by its holder, no lock held. Without memory for that there
  * are none to see. ddl goes up for each that may have changed what statements mean. */
 void pqp_activity_watch(pqp_activity *a, PGconn *conn, _Atomic uint64_t *ddl);
 /* The lease ends: what it has altered holds by now. Returns its traces. */

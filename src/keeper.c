@@ -64,7 +64,7 @@ static void probe_idle(pqpool *p, pqp_time now)
     }
 }
 
-/* What arrives on an idle connection, notifications mostly, nobody reads, and a server waits to be rid of it. A probe takes it
+/* What arrives on an idle connection, notifications mostly, stays unread, and a server waits to be rid of it. A probe takes it
  * in, and tells an answer that nobody asked for from a connection's end. */
 static void hear_idle(pqpool *p, pqp_time now)
 {

@@ -50,7 +50,7 @@ void pqp_lane_pin_alone(pqp_lane *l);
 /* Takes room for n statements, if there is some left. A group may go beyond. Takes no lock. */
 bool pqp_lane_reserve(pqp_lane *l, int n) PQP_MUSTCHECK;
 
-/* Whether its head has been running for longer than `limit`: nobody should stand behind it. Takes no lock. */
+/* Whether its head has been running for longer than `limit`: no statement should stand behind it. Takes no lock. */
 bool pqp_lane_stalled(pqp_lane *l, pqp_time now, pqp_time limit);
 
 /* ---- for call.c: the lock and what may be done under it ---- */

@@ -6,7 +6,7 @@
  * and whoever relies on the connection meanwhile waits for nothing, while a new one would take milliseconds. So there
  * are two times. Up to the first (100 ms, or four round trips to a distant server) a connection that is being asked covers a
  * caller who waits: nothing else is begun for him. From then on it is SILENT: it is asked on, in the background, for seconds,
- * and if it answers after all it is as good as any, but it covers nobody, and a connection is made in its place.
+ * and if it answers after all it is as good as any, but it covers no caller, and a connection is made in its place.
  *
  * One that is silent says something of others: what was not heard of for as long, or longer, on the same server has most
  * likely met with the same. These are DOUBTFUL: they are not lent, but asked, all at once, in the background; and what is doubtful

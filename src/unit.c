@@ -23,7 +23,7 @@ enum { FLIGHT_BYTES = 4 * 1024 * 1024 };
 /* From here on it matters how much the socket takes at a time. */
 enum { LARGE_BYTES = 1024 * 1024 };
 
-/* After a silence this long the server may have ended the connection, and nobody has looked. In a busy one no look is made. */
+/* After a silence this long the server may have ended the connection unseen. In a busy one no look is made. */
 #ifdef PQP_MODEL
 #define LOOK_AFTER 0
 #else
